@@ -1,0 +1,21 @@
+"""Where the folders go; everything else is in pyproject.toml.
+
+`attacks/` and `victims/` lie at the top level of the repository and install as
+`uapgen.attacks` and `uapgen.victims`, so the wheel owns one top-level name.
+"""
+
+from setuptools import setup
+
+setup(
+    packages=[
+        "uapgen",
+        "uapgen.attacks",
+        "uapgen.cli",
+        "uapgen.evaluation",
+        "uapgen.gan",
+        "uapgen.proxies",
+        "uapgen.victims",
+    ],
+    package_dir={"uapgen": "uapgen", "uapgen.attacks": "attacks", "uapgen.victims": "victims"},
+    package_data={"uapgen": ["py.typed"]},
+)

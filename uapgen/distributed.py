@@ -1,0 +1,55 @@
+"""torchrun in a page: nothing to do for one process, integer sums for many."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .errors import UapgenError
+
+
+def init(device: torch.device) -> None:
+    """Joins the process group when torchrun started us; gloo on a CPU, nccl on GPUs."""
+    if "RANK" not in os.environ or dist.is_initialized():
+        return
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise UapgenError(f"torchrun's process group did not form: {str(error).splitlines()[0]}") from error
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process may write files and talk. True before `init` only on rank 0."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def all_sum(tensor: Tensor) -> Tensor:
+    """The sum over ranks, in place; the tensor itself for one process."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def all_gather_objects(value: object) -> list:
+    """Every rank's value, in rank order."""
+    if not dist.is_initialized():
+        return [value]
+    values: list = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def finish() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,111 @@
+"""A run folder: options.json, stats.jsonl, and one state file from which the same command goes on.
+
+Time is counted in images, never in epochs, and nothing is pickled: states are safetensors with one JSON entry.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .distributed import is_main
+from .errors import UapgenError, UsageError
+from .runtime import atomic_write
+
+
+class RunFolder:
+    """`RunFolder(path, options)` starts a run, or continues the one in `path` if it was started with the same options.
+
+    Raises UsageError, naming the first option that differs, when `path` holds another run.
+    """
+
+    def __init__(self, path: str | Path, options: dict[str, Any], *, restart: bool = False) -> None:
+        self.path = Path(path)
+        if restart and (self.path / "options.json").is_file():
+            shutil.rmtree(self.path)
+        self._check_options(json.loads(json.dumps(options)))
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        file = self.path / "options.json"
+        if file.is_file():
+            try:
+                held = json.loads(file.read_text())
+            except json.JSONDecodeError as error:
+                raise UapgenError(f"{file} is not JSON ({error}); delete {self.path} or give --restart") from error
+            differing = sorted(k for k in {*held, *options} if held.get(k) != options.get(k))
+            if differing:
+                key = differing[0]
+                raise UsageError(
+                    f"{self.path} holds another run ({key} = {held.get(key)!r} there, {options.get(key)!r} now); "
+                    "give --restart to discard it, or another -o"
+                )
+        elif is_main():
+            self.path.mkdir(parents=True, exist_ok=True)
+            with atomic_write(file) as temporary:
+                temporary.write_text(json.dumps(options, indent=1, sort_keys=True) + "\n")
+
+    def log(self, **stats: Any) -> None:
+        """Appends one line to stats.jsonl."""
+        if is_main():
+            with (self.path / "stats.jsonl").open("a") as file:
+                file.write(json.dumps(stats) + "\n")
+
+    def save(self, name: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Writes the state `name`; `meta` is JSON. The length of stats.jsonl is kept, so that a resumed log has no doubles."""
+        if not is_main():
+            return
+        log = self.path / "stats.jsonl"
+        meta = {**meta, "_log_bytes": log.stat().st_size if log.exists() else 0}
+        save_state(self.path / f"{name}.safetensors", tensors, meta)
+
+    def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The state `name`, or None before the first save; cuts stats.jsonl back to where it was then."""
+        file = self.path / f"{name}.safetensors"
+        if not file.is_file():
+            return None
+        tensors, meta = load_state(file)
+        log = self.path / "stats.jsonl"
+        if is_main() and log.exists() and log.stat().st_size > meta["_log_bytes"]:
+            with log.open("r+b") as stream:
+                stream.truncate(meta["_log_bytes"])
+        return tensors, meta
+
+
+def save_state(path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Tensors and JSON as one safetensors file, byte-stable (a single metadata key), written atomically."""
+    held = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(held, temporary, metadata={"uapgen": json.dumps(meta, sort_keys=True, separators=(",", ":"))})
+
+
+def load_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_state` wrote. Raises UapgenError for anything else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["uapgen"])
+            return {key: file.get_tensor(key) for key in file.keys()}, meta  # noqa: SIM118 (no mapping)
+    except Exception as error:  # safetensors raises its own untyped errors
+        raise UapgenError(f"{path} is not a state file of uapgen ({error}); delete it to start again") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """An optimiser's state as named tensors, `prefix.INDEX.NAME`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{prefix}.{i}.{key}": torch.as_tensor(v) for i, entry in state.items() for key, v in entry.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
+    """The reverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(prefix + "."):
+            index, key = name[len(prefix) + 1 :].split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,119 @@
+"""Devices, precision, seeded generators, and files that never exist half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UapgenError, UsageError
+
+
+def resolve_device(spec: str | torch.device = "auto") -> torch.device:
+    """`auto` is the first GPU where there is one (this rank's under torchrun), else the CPU.
+
+    Raises UsageError for a device that torch does not know or that this machine lacks.
+    """
+    if spec == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.device("cpu")
+    try:
+        device = torch.device(spec)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {str(spec)!r} cannot be used here ({reason}); try --device cpu") from error
+    return device
+
+
+def resolve_precision(spec: str, device: torch.device, module: nn.Module) -> str:
+    """`auto` picks bf16 where it was measured to pay: GPUs, and CPUs with bf16 units on nets without depthwise convs."""
+    if spec not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"precision {spec!r} is unknown; expected auto, fp32 or bf16")
+    if spec != "auto":
+        return spec
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in module.modules())
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() and not depthwise else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public name for it
+    return bool(probe and probe())
+
+
+def rng(seed: int, *key: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on nothing but the seed and the key.
+
+    Keys such as `("gan", step)` let a resumed run draw what the uninterrupted one would have drawn,
+    without any generator state on disk.
+    """
+    text = repr((seed, *key)).encode()
+    number = int.from_bytes(hashlib.sha256(text).digest()[:7], "little")
+    return torch.Generator(device=device).manual_seed(number)
+
+
+def tensor_sha256(*tensors: Tensor) -> str:
+    """sha256 over the little-endian bytes of the tensors, in order; device and memory format do not matter."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def module_sha256(module: nn.Module) -> str:
+    """Hash of a module's parameters and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor_sha256(tensor.reshape(-1)).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it on success and removes it on failure.
+
+    Raises UapgenError, naming `path`, when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) or "o space left" in str(error) or "I/O error" in str(error):
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise UapgenError(f"cannot write {path}: {reason}; free space or choose another place with -o") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def ensure_writable(path: str | Path) -> None:
+    """Fail before hours of work, not after them: tries a file beside `path`. Leaves nothing behind."""
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; expected the name of a file to write")
+    created = [folder for folder in [path.parent, *path.parent.parents] if not folder.exists()]
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0" * 4096)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UapgenError(f"cannot write {path}: {reason}; free space or choose another place") from error
+    finally:
+        if probe.parent.is_dir():
+            probe.unlink(missing_ok=True)
+        for folder in created:  # innermost first
+            if folder.is_dir():
+                folder.rmdir()
