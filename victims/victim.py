@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
     crop_mode: str = "center"
+    origin: str = field(default="given", compare=False)  # whose configuration this is, for people who read the card
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Victim:
         *,
         name: str = "module",
         weights: str = "user",
+        source: str | None = None,
         preprocessing: Preprocessing | None = None,
         licence: str | None = None,
         device: str | torch.device = "auto",
@@ -64,7 +66,8 @@ class Victim:
                 child.inplace = False
         self.weights_sha256 = module_sha256(self.module)
         self.module = self.module.to(memory_format=torch.channels_last)
-        self.name, self.weights, self.licence = name, weights, licence
+        self.name, self.weights, self.source, self.licence = name, weights, source, licence
+        self.warnings: list[str] = []
         self.preprocessing = preprocessing or Preprocessing()
         self.precision = resolve_precision(precision, self.device, self.module)
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, -1, 1, 1)
@@ -134,7 +137,9 @@ class Victim:
         convs = [name for name, module in self.module.named_modules() if isinstance(module, nn.Conv2d)]
         if len(convs) > 3:
             return convs
-        blocks = [name for name, m in self.module.named_modules() if type(m).__name__.endswith(("Block", "EncoderLayer"))]
+        blocks = [
+            name for name, m in self.module.named_modules() if type(m).__name__.endswith(("Block", "EncoderLayer"))
+        ]
         return blocks or convs or [n for n, m in self.module.named_modules() if isinstance(m, nn.Linear)][:-1]
 
     def batch_norms(self) -> list[str]:
@@ -150,13 +155,16 @@ class Victim:
     def describe(self) -> dict[str, Any]:
         """The victim's part of a card: everything that another person needs to have the same victim."""
         p = dataclasses.asdict(self.preprocessing)
+        origin = p.pop("origin")
         return {
             "name": self.name,
             "weights": self.weights,
+            "weights_source": self.source,
             "weights_sha256": self.weights_sha256,
             "num_classes": self.num_classes,
             "licence": self.licence,
             **{key: list(value) if isinstance(value, tuple) else value for key, value in p.items()},
+            "preprocessing_from": origin,
         }
 
     def __repr__(self) -> str:
@@ -186,7 +194,9 @@ def _classifier_head(module: nn.Module) -> nn.Module:
         found = [m for name, m in module.named_modules() if isinstance(m, kind) and "aux" not in name.lower()]
         if found:
             return found[-1]
-    raise UapgenError(f"{type(module).__name__} has neither a linear nor a convolutional layer: not a classifier uapgen can read")
+    raise UapgenError(
+        f"{type(module).__name__} has neither a linear nor a convolutional layer: not a classifier uapgen can read"
+    )
 
 
 def _has_statistics(norm: nn.BatchNorm2d) -> bool:

@@ -33,7 +33,9 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--device, --precision, --offline and --threads."""
     for option in (
         click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for torch."),
-        click.option("--offline", is_flag=True, help="Never touch the network; fail at once where weights are missing."),
+        click.option(
+            "--offline", is_flag=True, help="Never touch the network; fail at once where weights are missing."
+        ),
         click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True),
         click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N"),
     ):
@@ -45,7 +47,9 @@ def victim_options(command: Callable[..., Any], multiple: bool = False) -> Calla
     """--victim, --weights and --arch."""
     for option in (
         click.option("--arch", metavar="NAME", help="Architecture (timm name) for --victim file:PATH."),
-        click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Local weights for the victim."),
+        click.option(
+            "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Local weights for the victim."
+        ),
         click.option(
             "--victim",
             "victims" if multiple else "victim",

@@ -1,0 +1,114 @@
+"""Crafting methods. One file a method; `craft` runs any of them and returns a Perturbation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..perturbation import Perturbation
+from ..proxies import ProxySource
+from ..runfolder import RunFolder
+from ..victims import Victim
+from . import cbgan, cosine, noise, sga  # noqa: F401 (importing a method registers it)
+from .loop import Callback, Crafting
+from .registry import Method, find_method, methods, register
+from .steps import project
+
+__all__ = ["BUDGETS", "Crafting", "Method", "craft", "find_method", "methods", "register"]
+
+# Image-gradients through the victim. On two CPU cores and the embedded victim: about 5 minutes, 20 minutes, an hour and a half.
+BUDGETS = {"quick": 6_000, "standard": 24_000, "full": 100_000}
+
+
+def craft(
+    victim: Victim,
+    *,
+    method: str = "cbgan",
+    source: ProxySource | None = None,
+    eps: float = 10 / 255,
+    norm: str = "linf",
+    seed: int = 0,
+    budget: str | int = "quick",
+    folder: str | Path | None = None,
+    restart: bool = False,
+    callback: Callback | None = None,
+    **params: Any,
+) -> Perturbation:
+    """Crafts one universal perturbation against `victim`.
+
+    `eps` bounds the pattern in [0,1] pixel units (10/255 is customary), in `norm` linf or l2. `source` gives the proxy images; None
+    means the method's own, which for data-free methods is no image at all. `budget` is quick, standard, full or a number of
+    image-gradients. With a `folder` the run saves its state there and the same call goes on after an interruption, ending in the
+    same bytes. `params` are the method's own (see `find_method(name).parameters()`).
+
+    Raises UsageError for a bad argument, UapgenError when the run fails.
+    """
+    chosen = find_method(method)
+    _check(chosen, victim, source, eps, norm)
+    params = chosen.check(params)
+    steps = _budget(budget)
+    options = {
+        "method": method,
+        "params": params,
+        "victim": victim.describe(),
+        "precision": victim.precision,
+        "source": source.describe() if source else None,
+        "eps": eps,
+        "norm": norm,
+        "seed": seed,
+        "budget": steps,
+    }
+    run_folder = RunFolder(folder, options, restart=restart) if folder else None
+    run = Crafting(victim, source, eps, seed, steps, norm, run_folder, callback)
+    delta = project(chosen.function(run, **params), eps, norm)[0].cpu()
+    sources = run.sources or ([source] if source else [])
+    return Perturbation.create(
+        delta,
+        eps=eps,
+        norm=norm,
+        method={
+            "name": method,
+            "paper": chosen.paper,
+            "params": {**{k: p.default for k, p in chosen.parameters().items()}, **params},
+            "budget": steps,
+            "stopped": run.stopped,
+            **({"notes": run.notes} if run.notes else {}),
+        },
+        data={"class": _data_class(sources), "sources": [s.describe() for s in sources]},
+        victim=victim.describe(),
+        seed=seed,
+        cost=run.cost.as_dict(),
+    )
+
+
+def _check(method: Method, victim: Victim, source: ProxySource | None, eps: float, norm: str) -> None:
+    if norm not in method.norms:
+        raise UsageError(f"{method.name} is defined for {' and '.join(method.norms)}, not for {norm!r}")
+    if not (math.isfinite(eps) and eps > 0):
+        raise UsageError(f"eps={eps} is not positive; expected [0,1] pixel units, such as 10/255")
+    if norm == "linf" and eps > 1:
+        raise UsageError(f"eps={eps} is above 1; Python counts in [0,1] pixel units: did you mean {eps:g}/255?")
+    if method.images == "driven" and source is None:
+        raise UsageError(
+            f"{method.name} learns from images: give --train-data DIR, or --proxy procedural to run it without data"
+        )
+
+
+def _budget(budget: str | int) -> int:
+    if isinstance(budget, str) and not budget.isdigit():
+        if budget not in BUDGETS:
+            raise UsageError(
+                f"budget {budget!r} is unknown; expected {', '.join(BUDGETS)} or a number of image-gradients"
+            )
+        return BUDGETS[budget]
+    if int(budget) < 1:
+        raise UsageError(f"budget {budget} is not positive; expected a number of image-gradients, such as 6000")
+    return int(budget)
+
+
+def _data_class(sources: list[ProxySource]) -> str:
+    from ..proxies import combined_class
+
+    return combined_class(sources)

@@ -1,0 +1,68 @@
+"""cbgan's second stage: a perturbation generator learns patterns on proxy images; its latents are candidates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..generator import PerturbationGenerator
+from ..proxies import ProxySource
+from ..runfolder import load_optimizer_tensors, optimizer_tensors
+from .loop import Crafting, repeat
+from .losses import feature_similarity
+from .objective import Objective
+
+
+class _Training:
+    def __init__(self, network: PerturbationGenerator, optimizer: torch.optim.Optimizer) -> None:
+        self.network, self.optimizer = network, optimizer
+
+    def tensors(self) -> dict[str, Tensor]:
+        weights = {f"net.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return {**weights, **optimizer_tensors(self.optimizer, "adam")}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.network.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
+        load_optimizer_tensors(self.optimizer, "adam", tensors)
+
+
+def train_latents(
+    run: Crafting,
+    source: ProxySource,
+    objective: Objective,
+    *,
+    images: int,
+    batch: int,
+    lr: float,
+    diversity: float,
+    width: int,
+) -> PerturbationGenerator:
+    """Trains z -> eps tanh(...) for `images` image-gradients.
+
+    Each batch holds batch/2 images twice, under two different patterns, so that the diversity term (the cosine between the features
+    that the two cause) costs no pass of its own.
+    """
+    victim = run.victim
+    size = (victim.input_size[1], victim.input_size[2])
+    network = PerturbationGenerator(size, run.eps, width=width, seed=run.seed).to(victim.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr, betas=(0.5, 0.99))
+
+    def advance(generator: torch.Generator) -> dict[str, Any]:
+        half = max(1, batch // 2)
+        x = source.batch(half, generator)
+        clean = objective.clean(victim, x)
+        run.cost.image_forwards += half if clean else 0
+        deltas = network(network.latents(2, generator)).repeat_interleave(half, 0)
+        twice = None if clean is None else type(clean)(clean.logits.repeat(2, 1), clean.features.repeat(2, 1), [])
+        loss, probe = objective(victim, (x.repeat(2, 1, 1, 1) + deltas).clamp(0, 1), twice)
+        similarity = feature_similarity(*probe.features.chunk(2))
+        optimizer.zero_grad()
+        (loss + diversity * similarity).backward()
+        optimizer.step()
+        run.cost.image_gradients += 2 * half
+        return {"loss": round(loss.item(), 5), "similarity": round(similarity.item(), 4)}
+
+    repeat(run, "generator", _Training(network, optimizer), advance, images)
+    return network

@@ -1,0 +1,42 @@
+"""What a perturbation is asked to do, as pure functions on the victim's outputs. All are to be minimised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def activation_energy(layers: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+    """-mean over layers of log(1/2 sum_i w_i ||a_i||^2): the data-free objective of GD-UAP (eq. 3 there) and its descendants.
+
+    `layers` are activations (B,...); `weights` (B,), detached, weigh the images as PSP-UAP does (its w_i^2 = 1/KL_i).
+    """
+    weights = torch.ones(len(layers[0]), device=layers[0].device) if weights is None else weights
+    energies = [(a.float().flatten(1).square().sum(1) * weights).sum() for a in layers]
+    return -torch.stack([(0.5 * energy + 1e-9).log() for energy in energies]).mean()
+
+
+def stubborn_weights(clean: Tensor, perturbed: Tensor, temperature: float) -> Tensor:
+    """1/KL(clean || perturbed) of the softened predictions (B,), scaled to mean 1 and detached.
+
+    Images whose prediction moves least count most (PSP-UAP's re-weighting).
+    """
+    t = temperature
+    with torch.no_grad():
+        p = F.log_softmax(clean / t, 1)
+        q = F.log_softmax(perturbed / t, 1)
+        weights = 1 / (t * t * F.kl_div(q, p, log_target=True, reduction="none").sum(1) + 1e-6)
+        return weights / weights.mean()
+
+
+def cosine(clean: Tensor, perturbed: Tensor) -> Tensor:
+    """Mean cosine between rows of (B,K) or (B,F): Cosine-UAP at the logits, FG-UAP at the penultimate features."""
+    return F.cosine_similarity(perturbed, clean).mean()
+
+
+def feature_similarity(features: Tensor, others: Tensor) -> Tensor:
+    """Mean cosine between the features that two different perturbations cause on the same images: low is diverse (after NAG)."""
+    return F.cosine_similarity(features, others).mean()

@@ -1,0 +1,64 @@
+"""SGA: stochastic gradient aggregation (Liu et al., ICCV 2023)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .loop import Crafting, gradient_of, optimise
+from .registry import register
+from .steps import SteepestStep, project, steepest
+
+
+@register("sga", paper="Liu et al., ICCV 2023", year=2023, images="driven", norms=("linf", "l2"))
+def sga(
+    run: Crafting,
+    *,
+    batch: int = 250,
+    minibatch: int = 10,
+    passes: int = 4,
+    clamp: float = 9.0,
+    step: float = 0.1,
+    min_steps: int = 25,
+) -> Tensor:
+    """Sign steps along gradients that were averaged over an inner run of small noisy minibatches.
+
+    `batch` images an outer step, walked through `passes` times in minibatches of `minibatch` by an inner copy of delta that takes
+    its own sign steps; the mean of the inner gradients moves delta by `step` * eps. The loss is the cross-entropy against
+    the victim's own clean prediction, cut at `clamp`. Where the budget would not allow `min_steps` outer steps, `batch` shrinks
+    until it does: published settings assume some 800 steps.
+    """
+    assert run.source is not None
+    batch = max(minibatch, min(batch, run.budget // (min_steps * passes) // minibatch * minibatch))
+    source = run.source
+
+    def aggregate(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        images = source.batch(batch, generator)
+        with torch.no_grad():
+            labels = run.victim(images).argmax(1)
+        run.cost.image_forwards += batch
+        inner, total, losses = delta, torch.zeros_like(delta), []
+        for _ in range(passes):
+            for pick in torch.randperm(batch, generator=generator).to(delta.device).split(minibatch):
+                x, y = images[pick], labels[pick]
+                towards, loss = gradient_of(
+                    run,
+                    lambda d, x=x, y=y: -clamped_cross_entropy(run.victim((x + d).clamp(0, 1)), y, clamp),
+                    inner,
+                    len(x),
+                )
+                inner = project(inner - step * run.eps * steepest(towards, run.norm), run.eps, run.norm)
+                total += towards
+                losses.append(loss)
+        return total, {"loss": round(sum(losses) / len(losses), 5)}
+
+    start = torch.zeros(1, *run.victim.input_size)
+    return optimise(run, "sga", aggregate, delta=start, step=SteepestStep(step * run.eps, run.norm), images=run.budget)
+
+
+def clamped_cross_entropy(logits: Tensor, labels: Tensor, clamp: float) -> Tensor:
+    """Mean over images of min(CE, clamp): images that are fooled beyond doubt stop pulling (Shafahi et al. 2020)."""
+    return F.cross_entropy(logits, labels, reduction="none").clamp_max(clamp).mean()

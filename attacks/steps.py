@@ -1,0 +1,94 @@
+"""Steps on delta: projections onto the budget, and the two step rules that the field uses. Pure but for their own state."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+def project(delta: Tensor, eps: float, norm: str = "linf") -> Tensor:
+    """The nearest point with ||delta|| <= eps; `norm` is linf (per pixel) or l2 (over the whole pattern)."""
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    length = delta.flatten().norm()
+    return delta * (eps / length.clamp_min(eps))
+
+
+def random_start(size: tuple[int, int, int], eps: float, generator: torch.Generator, norm: str = "linf") -> Tensor:
+    """A random delta (1,C,H,W): uniform in the L-inf ball, or a random direction of half the L2 radius."""
+    noise = torch.rand(1, *size, generator=generator) * 2 - 1
+    return noise * eps if norm == "linf" else noise * (0.5 * eps / noise.flatten().norm())
+
+
+def saturation(delta: Tensor, eps: float) -> float:
+    """Share of pixels at the L-inf bound."""
+    return (delta.abs() >= eps - 1e-7).float().mean().item()
+
+
+class Step(Protocol):
+    """A step rule: where to go from `delta` given the gradient of a loss to be minimised."""
+
+    def __call__(self, delta: Tensor, gradient: Tensor) -> Tensor: ...
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+def steepest(gradient: Tensor, norm: str = "linf") -> Tensor:
+    """The unit step along which a linear function grows fastest: the sign in L-inf, the direction in L2."""
+    return gradient.sign() if norm == "linf" else gradient / gradient.flatten().norm().clamp_min(1e-30)
+
+
+class SteepestStep:
+    """delta - size * steepest(gradient): sign descent in L-inf, the step of SGD-UAP, SPGD and SGA. `size` in pixel units."""
+
+    def __init__(self, size: float, norm: str = "linf") -> None:
+        self.size, self.norm = size, norm
+
+    def __call__(self, delta: Tensor, gradient: Tensor) -> Tensor:
+        return delta - self.size * steepest(gradient, self.norm)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        return None
+
+
+class AdamStep:
+    """Adam (Kingma & Ba 2015) on delta itself; `lr` in pixel units, so lr > 2 eps is bang-bang (see ARCHITECTURE.md).
+
+    In L2 the second moment is one number for all pixels: a scale per pixel would turn the step towards a corner of a cube.
+    """
+
+    def __init__(self, lr: float, norm: str = "linf", betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        self.lr, self.norm, self.betas = lr, norm, betas
+        self._mean: Tensor | None = None
+        self._square: Tensor | None = None
+        self._count = 0
+
+    def __call__(self, delta: Tensor, gradient: Tensor) -> Tensor:
+        if self._mean is None or self._square is None:
+            self._mean, self._square = torch.zeros_like(delta), torch.zeros_like(delta)
+        b1, b2 = self.betas
+        self._count += 1
+        self._mean = b1 * self._mean + (1 - b1) * gradient
+        square = gradient.square() if self.norm == "linf" else gradient.square().mean()
+        self._square = b2 * self._square + (1 - b2) * square
+        mean = self._mean / (1 - b1**self._count)
+        scale = (self._square / (1 - b2**self._count)).sqrt()
+        # Relative epsilon: losses of different scale take the same path.
+        return delta - self.lr * mean / (scale + 1e-8 * scale.max() + 1e-30)
+
+    def tensors(self) -> dict[str, Tensor]:
+        if self._mean is None or self._square is None:
+            return {}
+        return {"mean": self._mean, "square": self._square, "count": torch.tensor(self._count)}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        if tensors:
+            self._mean, self._square = tensors["mean"], tensors["square"]
+            self._count = int(tensors["count"])

@@ -1,0 +1,223 @@
+"""Methods against a victim whose best perturbation is known, and what must hold for every one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, gratings
+from torch import Tensor, nn
+
+from uapgen.attacks import craft, find_method, methods
+from uapgen.attacks.losses import activation_energy, stubborn_weights
+from uapgen.attacks.steps import AdamStep, SteepestStep, project
+from uapgen.errors import UsageError
+from uapgen.victims import Preprocessing, Victim
+
+EPS = 10 / 255
+ALL = sorted(methods())
+SMALL = {"cbgan": {"gan_width": 2, "gan_batch": 8, "gan_latent": 8, "candidates": 2, "batch": 8, "generator_width": 4}}
+
+
+class Pictures:
+    """The gratings as a proxy source."""
+
+    data_class = "driven"
+
+    def describe(self) -> dict:
+        return {"source": "gratings"}
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        return gratings(n, int(torch.randint(0, 2**31, (1,), generator=generator)))[0]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UAPGEN_CACHE", str(tmp_path / "cache"))
+
+
+def linear_victim() -> tuple[Victim, Tensor]:
+    """Logits (w.x + 2, 1), every clean image in class 0: the steepest way out of it is along -w."""
+    w = torch.randn(3 * 8 * 8, generator=torch.Generator().manual_seed(3))
+    layer = nn.Linear(192, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.stack([w, 0 * w]))
+        layer.bias.copy_(torch.tensor([2.0, 1.0]))
+    module = nn.Sequential(nn.Flatten(), layer)
+    pre = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(1.0,) * 3, crop_pct=1.0)
+    return Victim(module, preprocessing=pre, device="cpu"), w.view(3, 8, 8)
+
+
+class NearGrey:
+    data_class = "none"
+
+    def describe(self) -> dict:
+        return {"source": "near-grey"}
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        return 0.5 + 0.01 * torch.randn(n, 3, 8, 8, generator=generator)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("method", ["sga", "cosine-uap"])
+def test_gradient_methods_reach_the_linear_optimum(method: str, norm: str) -> None:
+    victim, w = linear_victim()
+    eps = EPS if norm == "linf" else 0.3
+    best = -eps * w.sign() if norm == "linf" else -eps * w / w.norm()
+    params = {"lr": 0.005} if method == "cosine-uap" else {}
+    uap = craft(victim, method=method, source=NearGrey(), eps=eps, norm=norm, budget=3000, **params)
+    assert (w * uap.delta).sum() <= 0.99 * (w * best).sum()
+
+
+def test_noise_is_the_corner_of_the_ball(tiny_victim: Victim) -> None:
+    uap = craft(tiny_victim, method="noise", eps=EPS)
+    assert torch.equal(uap.delta.abs(), torch.full((3, 32, 32), EPS))
+    assert abs(uap.delta.sign().mean()) < 0.1
+    assert uap.data_class == "none"
+    assert uap.card["cost"] == {"image_gradients": 0, "image_forwards": 0}
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_every_method_keeps_budget_and_seed(method: str, tiny_victim: Victim) -> None:
+    source = Pictures() if find_method(method).images == "driven" else None
+    kwargs = {"method": method, "source": source, "eps": EPS, "budget": 400, **SMALL.get(method, {})}
+    first, again, other = (craft(tiny_victim, seed=seed, **kwargs) for seed in (1, 1, 2))
+    assert first.delta.abs().max() <= EPS + 1e-6
+    assert first.sha256 == again.sha256
+    assert first.sha256 != other.sha256
+    assert first.data_class == ("driven" if source else "none")
+
+
+@pytest.mark.parametrize("method", [m for m in ALL if m != "noise"])
+def test_every_method_beats_noise(method: str, tiny_victim: Victim) -> None:
+    pictures, _ = gratings(400, seed=77)
+    source = Pictures() if find_method(method).images == "driven" else None
+    clean = tiny_victim(pictures).argmax(1)
+
+    def rate(uap: object) -> float:
+        return (tiny_victim(uap.apply(pictures)).argmax(1) != clean).float().mean().item()
+
+    eps = 16 / 255
+    uap = craft(tiny_victim, method=method, source=source, eps=eps, budget=1500, **SMALL.get(method, {}))
+    assert rate(uap) > rate(craft(tiny_victim, method="noise", eps=eps)) + 0.1
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", [m for m in ALL if m != "noise"])
+def test_resume_equals_uninterrupted(
+    method: str, tiny_victim: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Pictures() if find_method(method).images == "driven" else None
+    kwargs = {"method": method, "source": source, "eps": EPS, "budget": 600, **SMALL.get(method, {})}
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    whole = craft(tiny_victim, folder=tmp_path / "whole", callback=count, **kwargs)
+    for at in sorted({calls // 5, calls // 2, calls - 2}):
+        monkeypatch.setenv("UAPGEN_CACHE", str(tmp_path / f"cache{at}"))
+        left = at
+
+        def kill(*_: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+
+        with pytest.raises(Killed):
+            craft(tiny_victim, folder=tmp_path / f"run{at}", callback=kill, **kwargs)
+        resumed = craft(tiny_victim, folder=tmp_path / f"run{at}", **kwargs)
+        resumed.save(tmp_path / "resumed.safetensors")
+        whole.save(tmp_path / "whole.safetensors")
+        assert (tmp_path / "resumed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_another_run_in_the_folder_is_refused(tiny_victim: Victim, tmp_path: Path) -> None:
+    craft(tiny_victim, method="sga", source=Pictures(), budget=60, folder=tmp_path / "run")
+    with pytest.raises(UsageError, match="seed = 0 there, 1 now"):
+        craft(tiny_victim, method="sga", source=Pictures(), budget=60, seed=1, folder=tmp_path / "run")
+    craft(tiny_victim, method="sga", source=Pictures(), budget=60, seed=1, folder=tmp_path / "run", restart=True)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"method": "cbgam"}, "did you mean 'cbgan'"),
+        ({"method": "sga"}, "give --train-data DIR"),
+        ({"eps": 0.0}, "not positive"),
+        ({"eps": 10.0}, "did you mean 10/255"),
+        ({"budget": "quik"}, "expected quick"),
+        ({"budget": 0}, "not positive"),
+        ({"method": "cosine-uap", "source": Pictures(), "rate": 1}, "no parameter 'rate'"),
+        ({"method": "cosine-uap", "source": Pictures(), "batch": "many"}, "is not a int"),
+        ({"norm": "l1"}, "not for 'l1'"),
+    ],
+)
+def test_bad_arguments(kwargs: dict, message: str, tiny_victim: Victim) -> None:
+    with pytest.raises(UsageError, match=message):
+        craft(tiny_victim, **kwargs)
+
+
+def test_projection_is_onto_the_ball() -> None:
+    delta = torch.tensor([3.0, -4.0, 0.1]).view(1, 3, 1, 1)
+    assert torch.equal(project(delta, 1.0), torch.tensor([1.0, -1.0, 0.1]).view(1, 3, 1, 1))
+    assert project(delta, 1.0, "l2").norm().item() == pytest.approx(1.0)
+    assert torch.equal(project(delta, 6.0, "l2"), delta)
+
+
+def test_adam_is_torch_adam() -> None:
+    start = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    reference = start.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([reference], lr=0.01, eps=1e-12)
+    step, ours = AdamStep(0.01), start.clone()
+    for i in range(5):
+        gradient = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(i))
+        reference.grad = gradient
+        optimizer.step()
+        ours = step(ours, gradient)
+    assert torch.allclose(ours, reference.detach(), atol=1e-6)
+    assert torch.equal(SteepestStep(0.5)(torch.zeros(2), torch.tensor([-3.0, 0.0])), torch.tensor([0.5, 0.0]))
+
+
+def test_activation_energy_is_the_log_of_half_the_square() -> None:
+    a, b = torch.ones(2, 3, 4), 2 * torch.ones(2, 5)
+    expected = -(torch.tensor(0.5 * 24).log() + torch.tensor(0.5 * 40).log()) / 2
+    assert activation_energy([a, b]).item() == pytest.approx(expected.item(), rel=1e-6)
+    halved = activation_energy([a, b], torch.tensor([1.0, 0.0]))
+    assert halved.item() == pytest.approx(expected.item() + torch.tensor(2.0).log().item(), rel=1e-6)
+
+
+def test_images_that_move_least_weigh_most() -> None:
+    clean = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    weights = stubborn_weights(clean, torch.tensor([[1.9, 0.0], [0.0, 2.0]]), temperature=1.0)
+    assert weights[0] > 100 * weights[1]
+    assert weights.mean().item() == pytest.approx(1.0)
+
+
+def test_a_transformer_has_block_layers() -> None:
+    import timm
+
+    module = timm.create_model("test_vit", pretrained=False)
+    victim = Victim(module, preprocessing=Preprocessing(input_size=(3, 160, 160)), device="cpu")
+    names = victim.layers()
+    assert names
+    assert all("blocks" in name for name in names)
+    x = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    assert all(len(a) == 2 for a in victim.probe(x, layers=names).layers)
+
+
+def test_victim_leaves_the_callers_module_alone() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    module.train()
+    Victim(module, preprocessing=TINY, device="cpu")
+    assert module.training
+    assert module[1].inplace
+    assert all(p.requires_grad for p in module.parameters())

@@ -1,0 +1,175 @@
+"""uapgen craft"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import UapgenError, UsageError
+from .options import device_options, parse_eps, say, victim_options
+
+
+@click.command("craft")
+@victim_options
+@click.option("--eps", default="10", show_default=True, metavar="LEVELS", help="Budget in levels of 255: 10 or 10/255.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True)
+@click.option("--method", default="cbgan", show_default=True, metavar="NAME", help="See 'uapgen methods list'.")
+@click.option(
+    "--budget", default="quick", show_default=True, metavar="LEVEL", help="quick, standard, full, or image-gradients."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--proxy", metavar="SPEC", help="Images to craft from: procedural, jigsaw, gaussian, ..., folder:DIR (class proxy)."
+)
+@click.option("--train-data", metavar="DIR", help="Images of the victim's own domain to craft from (class driven).")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the method; repeatable.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("uap.safetensors"), show_default=True)
+@click.option(
+    "--run", "run_folder", type=click.Path(path_type=Path), metavar="DIR", help="State and log.  [default: OUT.run]"
+)
+@click.option("--restart", is_flag=True, help="Discard a saved run instead of continuing it.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved plan as JSON and stop.")
+@device_options
+def command(**options: Any) -> None:
+    """Craft a universal perturbation against a victim.
+
+    Data-free unless told otherwise: no image is read without --proxy folder:DIR or --train-data. An interrupted run goes on when the
+    same command is run again.
+
+    \b
+    uapgen craft --victim embedded/efficientnet_lite0 --eps 10 -o uap.safetensors
+    uapgen craft --victim timm/resnet50.tv_in1k --method sga --train-data imagenet/train --budget standard
+    """
+    _craft(**options)
+
+
+def _craft(
+    *,
+    victim: str,
+    weights: Path | None,
+    arch: str | None,
+    eps: str,
+    norm: str,
+    method: str,
+    budget: str,
+    seed: int,
+    proxy: str | None,
+    train_data: str | None,
+    settings: tuple[str, ...],
+    out: Path,
+    run_folder: Path | None,
+    restart: bool,
+    dry_run: bool,
+    device: str,
+    precision: str,
+    offline: bool,
+    threads: int | None,
+) -> None:
+    # Cheap checks first: nothing below may fail on an argument after minutes of work.
+    bound = parse_eps(eps) if norm == "linf" else _parse_l2(eps)
+    params = _parse_settings(settings)
+    if proxy and train_data:
+        raise UsageError("--proxy and --train-data both name the crafting images; give one of them")
+    if out.suffix != ".safetensors":
+        raise UsageError(f"-o {out} should end in .safetensors ('uapgen show' exports other formats)")
+
+    from ..attacks import craft, find_method
+    from ..proxies import parse_source
+    from ..runtime import ensure_writable, start_process
+    from ..victims import announce, load_victim
+
+    find_method(method).check(dict(params))
+    start_process(threads)
+    ensure_writable(out)
+    target = load_victim(victim, weights=weights, arch=arch, device=device, precision=precision, offline=offline)
+    say(announce(target))
+    spec = f"driven:{train_data}" if train_data else proxy
+    source = parse_source(spec, target.input_size[1:], target.device, transform=target.transform) if spec else None
+    if dry_run:
+        plan = {
+            "method": method,
+            "params": params,
+            "victim": target.describe(),
+            "eps": bound,
+            "norm": norm,
+            "budget": budget,
+        }
+        click.echo(
+            json.dumps(
+                {**plan, "seed": seed, "source": source.describe() if source else None, "out": str(out)}, indent=1
+            )
+        )
+        return
+    folder = run_folder or out.with_name(out.name + ".run")
+    progress = Progress()
+    started = time.monotonic()
+    uap = craft(
+        target,
+        method=method,
+        source=source,
+        eps=bound,
+        norm=norm,
+        seed=seed,
+        budget=budget,
+        folder=folder,
+        restart=restart,
+        callback=progress,
+        **params,
+    )
+    progress.close()
+    uap.save(out)
+    cost = uap.card["cost"]
+    say(
+        f"{out}: {method}, data class {uap.data_class}, {norm} {eps}, {cost['image_gradients']} image-gradients, "
+        f"{time.monotonic() - started:.0f} s here; log in {folder}"
+    )
+    click.echo(str(out))
+
+
+class Progress:
+    """A tqdm bar a stage on stderr; the bar's unit is image-gradients."""
+
+    def __init__(self) -> None:
+        self._stage, self._bar = "", None
+
+    def __call__(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
+        from tqdm import tqdm
+
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+            self._bar = tqdm(total=total, desc=stage, unit="img", file=sys.stderr, mininterval=1.0, dynamic_ncols=True)
+        assert self._bar is not None
+        self._bar.set_postfix({k: v for k, v in figures.items() if isinstance(v, (int, float))}, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    pairs = [text.partition("=") for text in settings]
+    for key, separator, value in pairs:
+        if not (key and separator and value):
+            raise UsageError(f"--set {key + separator + value!r} is not KEY=VALUE")
+    return {key.replace("-", "_"): value for key, _, value in pairs}
+
+
+def _parse_l2(text: str) -> float:
+    """An L2 budget, in levels of 255 like the other (2000 is customary in the 2017 paper's units)."""
+    try:
+        levels = float(text)
+    except ValueError:
+        raise UsageError(
+            f"--eps {text!r} is not a number; with --norm l2 it is the pattern's L2 length in levels of 255"
+        ) from None
+    if not levels > 0 or levels == float("inf"):
+        raise UapgenError(f"--eps {text} is not a positive L2 length in levels of 255, such as 2000")
+    return levels / 255

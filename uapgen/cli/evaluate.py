@@ -1,0 +1,187 @@
+"""uapgen evaluate: fooling rates of perturbation files on images."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UsageError
+from .options import device_options, say, victim_options
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..evaluation import Evaluation
+    from ..perturbation import Perturbation
+
+
+def _explain(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        from ..evaluation.results import DEFINITIONS
+
+        click.echo(DEFINITIONS, nl=False)
+        ctx.exit()
+
+
+# fp32 unless asked otherwise: bf16 moves some predictions, and a reported number should not depend on the processor.
+@click.command(context_settings={"default_map": {"precision": "fp32"}})
+@click.argument("uaps", nargs=-1, required=True, metavar="UAP...", type=click.Path(path_type=Path))
+@functools.partial(victim_options, multiple=True)
+@click.option("--data", required=True, metavar="DIR|foolbox", help="Folder of images; foolbox is its 20 samples.")
+@click.option("--labels", metavar="CSV", type=click.Path(path_type=Path), help="Labels of the images: file,label.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), help="Use N images, evenly spread over the sorted list."
+)
+@click.option("--batch-size", metavar="N", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(min=0), help="Processes that decode images.  [default: by cores]"
+)
+@click.option("--seed", metavar="S", type=int, default=0, show_default=True, help="Of the random noise floor.")
+@click.option(
+    "--json", "json_file", metavar="FILE|-", help="Write the result as JSON; - is stdout, instead of the table."
+)
+@click.option("--predictions", metavar="FILE", type=click.Path(path_type=Path), help="Every prediction, as .npz.")
+@click.option("--no-quantize", is_flag=True, help="Leave adversarial images as floats instead of rounding to 8 bits.")
+@click.option("--resize", is_flag=True, help="Fit perturbations to victims of another input size.")
+@click.option(
+    "--explain", is_flag=True, is_eager=True, expose_value=False, callback=_explain, help="Define every number."
+)
+@device_options
+def command(
+    uaps: tuple[Path, ...],
+    victims: tuple[str, ...],
+    data: str,
+    labels: Path | None,
+    json_file: str | None,
+    predictions: Path | None,
+    device: str,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Measure fooling rates of perturbations on images.
+
+    \b
+    uapgen evaluate uap.safetensors --victim timm/resnet50.tv_in1k --data imagenet/val --limit 5000
+    uapgen evaluate a.safetensors b.safetensors --victim tv/vgg16 --victim tv/googlenet --data val --json result.json
+    torchrun --nproc-per-node 4 -m uapgen evaluate uap.safetensors --victim timm/resnet50.tv_in1k --data val
+    """
+    if options["weights"] and len(victims) > 1:
+        raise UsageError(f"--weights belongs to one victim, and {len(victims)} were given; evaluate them one by one")
+    from .. import distributed
+    from ..evaluation.images import find_images
+    from ..perturbation import Perturbation
+    from ..runtime import ensure_writable, resolve_device, start_process
+
+    start_process(threads)
+    loaded = [Perturbation.load(path) for path in uaps]
+    find_images(data)
+    for path in (json_file if json_file != "-" else None, predictions):
+        if path is not None and distributed.is_main():
+            ensure_writable(path)
+    where = resolve_device(device)
+    distributed.init(where)
+    try:
+        _run(uaps, loaded, victims, data, labels, json_file, predictions, where, options)
+    finally:
+        distributed.finish()
+
+
+def _run(
+    files: tuple[Path, ...],
+    uaps: list[Perturbation],
+    victims: tuple[str, ...],
+    data: str,
+    labels: Path | None,
+    json_file: str | None,
+    predictions: Path | None,
+    device: torch.device,
+    options: dict[str, Any],
+) -> None:
+    from ..distributed import is_main
+    from ..evaluation.table import document, render
+
+    done: list[Evaluation] = []
+    result: dict[str, Any] = {}
+    for spec in victims:
+        done.append(_one_victim(spec, uaps, data, labels, device, options))
+        result = document(
+            uaps,
+            [str(file) for file in files],
+            done,
+            data=data,
+            command=shlex.join(["uapgen", *sys.argv[1:]]),
+            complete=len(done) == len(victims),
+        )
+        if is_main() and json_file not in (None, "-"):
+            _write_json(Path(str(json_file)), result)  # after each victim: a later one that fails costs only itself
+    if not is_main():
+        return
+    if predictions is not None:
+        _write_predictions(predictions, uaps, done)
+    if json_file == "-":
+        for text in result["warnings"]:
+            say(f"warning: {text}")
+    click.echo(json.dumps(result, indent=1) if json_file == "-" else render(result), nl=json_file == "-")
+
+
+def _one_victim(
+    spec: str, uaps: list[Perturbation], data: str, labels: Path | None, device: torch.device, options: dict[str, Any]
+) -> Evaluation:
+    from ..evaluation import evaluate, open_images
+    from ..victims import announce, load_victim
+
+    victim = load_victim(
+        spec,
+        weights=options["weights"],
+        arch=options["arch"],
+        device=device,
+        precision=options["precision"],
+        offline=options["offline"],
+    )
+    say(announce(victim))
+    images = open_images(data, victim.transform, labels=labels, num_classes=victim.num_classes, limit=options["limit"])
+    return evaluate(
+        uaps,
+        victim,
+        images,
+        batch_size=options["batch_size"],
+        seed=options["seed"],
+        quantize=not options["no_quantize"],
+        resize=options["resize"],
+        workers=options["workers"],
+        progress=True,
+    )
+
+
+def _write_json(path: Path, result: dict[str, Any]) -> None:
+    from ..runtime import atomic_write
+
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _write_predictions(path: Path, uaps: list[Perturbation], done: list[Evaluation]) -> None:
+    """index, name (N,); label, clean (victims, N); adv (victims, uaps, N); -1: label unknown, or image not read."""
+    import numpy as np
+
+    from ..runtime import atomic_write
+
+    found = [evaluation.predictions for evaluation in done]
+    files = found[0].files
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            index=np.arange(len(files)),
+            name=np.array(files),
+            label=np.stack([p.labels.numpy() for p in found]),
+            clean=np.stack([p.clean.numpy() for p in found]),
+            adv=np.stack([p.adv.numpy() for p in found]),
+            victims=np.array([evaluation.victim["name"] for evaluation in done]),
+            uaps=np.array([uap.sha256 for uap in uaps]),
+        )

@@ -1,0 +1,137 @@
+"""What an evaluation found, counted from predictions: integers first, rates and intervals from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .images import ImageSet
+from .intervals import Rate
+
+UNREAD = -1  # in predictions: the image could not be decoded
+
+DEFINITIONS = """\
+clean prediction     the victim's top-1 class for an image x as its own preprocessing gives it
+adversarial image    clip(x + delta, 0, 1), then rounded to 8 bits (unless --no-quantize)
+fooling rate         share of all images whose top-1 class under the perturbation differs from the victim's own clean
+                     prediction; needs no labels
+clean, adv accuracy  share of the labelled images that are classified as labelled, without and with the perturbation
+success|correct      among the images that are classified correctly when clean, the share that is wrong with the
+                     perturbation
+noise floor          the fooling rate of one random sign pattern of the same size and norm; a perturbation is worth what
+                     it adds to this
+targeted             share of images classified as the target class: over all, and without the images that belong to it
+                     (by label, or by clean prediction where the label is unknown)
+top adv classes      the classes that the perturbed images go to most often
+95% CI               Wilson's score interval for the images drawn; it knows nothing of seeds or of other data
+* white box          the perturbation was crafted on this very victim (same weights)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One perturbation on one victim. Accuracies are None without labels, `targeted` without a target.
+
+    `histogram` (K,) int64 counts the classes of the perturbed images; `targeted` is over all images, and over those
+    that are not of the target class.
+    """
+
+    method: str
+    norm: str
+    eps: float
+    white_box: bool
+    n: int
+    fooling_rate: Rate
+    adversarial_accuracy: Rate | None
+    success_on_correct: Rate | None
+    targeted: tuple[Rate, Rate] | None
+    histogram: Tensor
+
+    def dominant(self, k: int = 5) -> list[tuple[int, int]]:
+        """(class, images) of the k classes that most perturbed images go to; equal counts in class order."""
+        counts = [(index, int(count)) for index, count in enumerate(self.histogram.tolist()) if count]
+        return sorted(counts, key=lambda entry: (-entry[1], entry[0]))[:k]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Top-1 classes int64: `clean` (N,) and `adv` (perturbations, N), -1 where not read; `labels` (N,), -1 unknown."""
+
+    files: list[str]
+    labels: Tensor
+    clean: Tensor
+    adv: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Perturbations on one victim over one set of images: `rows` in the order given, `noise` one per (norm, eps)."""
+
+    victim: dict[str, Any]
+    n: int
+    clean_accuracy: Rate | None
+    rows: list[Row]
+    noise: list[Row]
+    predictions: Predictions
+    data: dict[str, Any]
+    quantized: bool
+    seed: int
+    warnings: list[str]
+    seconds: float
+    environment: dict[str, Any]
+
+    def floor(self, row: Row) -> Row | None:
+        """The random perturbation of `row`'s norm and eps, or None if it was not asked for."""
+        return next((noise for noise in self.noise if (noise.norm, noise.eps) == (row.norm, row.eps)), None)
+
+
+def count_row(
+    clean: Tensor, adv: Tensor, labels: Tensor, num_classes: int, card: Mapping[str, Any], white_box: bool = False
+) -> Row:
+    """Counts from predictions and labels (N,) int64; images with `clean` = -1 are left out."""
+    read = clean != UNREAD
+    clean, adv, labels = clean[read], adv[read], labels[read]
+    n, known = len(clean), labels >= 0
+    changed, correct = clean != adv, known & (clean == labels)
+    labelled = int(known.sum())
+    target = card["method"].get("params", {}).get("target")
+    return Row(
+        method=str(card["method"]["name"]),
+        norm=str(card["budget"]["norm"]),
+        eps=float(card["budget"]["eps"]),
+        white_box=white_box,
+        n=n,
+        fooling_rate=Rate(int(changed.sum()), n),
+        adversarial_accuracy=Rate(int((known & (adv == labels)).sum()), labelled) if labelled else None,
+        success_on_correct=Rate(int((changed & correct).sum()), int(correct.sum())) if labelled else None,
+        targeted=_targeted(clean, adv, labels, target) if isinstance(target, int) else None,
+        histogram=torch.bincount(adv, minlength=num_classes),
+    )
+
+
+def _targeted(clean: Tensor, adv: Tensor, labels: Tensor, target: int) -> tuple[Rate, Rate]:
+    hit = adv == target
+    other = torch.where(labels >= 0, labels, clean) != target
+    return Rate(int(hit.sum()), len(hit)), Rate(int((hit & other).sum()), int(other.sum()))
+
+
+def clean_accuracy(clean: Tensor, labels: Tensor) -> Rate | None:
+    """Over the images that were read and have a label; None when there is none."""
+    known = (clean != UNREAD) & (labels >= 0)
+    n = int(known.sum())
+    return Rate(int((known & (clean == labels)).sum()), n) if n else None
+
+
+def describe_data(images: ImageSet, corrupt: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    """Which images these were; `corrupt` holds (position, reason)."""
+    return {
+        "path": str(images.root),
+        "images": len(images),
+        "labelled": sum(label >= 0 for label in images.labels),
+        "list_sha256": images.list_sha256,
+        "corrupt": [{"file": images.names[position], "reason": reason} for position, reason in corrupt],
+    }

@@ -1,0 +1,165 @@
+"""The result as one JSON document, and the document as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .. import __version__
+from ..perturbation import Perturbation
+from .classnames import class_name
+from .intervals import Rate
+from .results import Evaluation, Row
+
+SCHEMA = "uapgen.evaluation/1"
+DATA_WORDS = {"none": "data-free", "proxy": "proxy data", "driven": "data-driven"}
+COLUMNS = (
+    "victim",
+    "clean acc",
+    "adv acc",
+    "fooling rate [95% CI]",
+    "success|correct",
+    "noise floor",
+    "top adv classes",
+)
+
+
+def document(
+    uaps: Sequence[Perturbation],
+    files: Sequence[str],
+    evaluations: Sequence[Evaluation],
+    *,
+    data: str,
+    command: str | None = None,
+    complete: bool = True,
+) -> dict[str, Any]:
+    """The JSON document `uapgen.evaluation/1`.
+
+    `files` says where each of `uaps` came from; `evaluations` is one for each victim, of all `uaps`. Rates are in
+    [0,1] and stand beside their counts. `complete` is false while victims are still to come.
+    """
+    return {
+        "schema": SCHEMA,
+        "uapgen": __version__,
+        "command": command,
+        "complete": complete,
+        "data": data,
+        "quantized": all(evaluation.quantized for evaluation in evaluations),
+        "seed": evaluations[0].seed if evaluations else None,
+        "uaps": [{"file": file, "sha256": uap.sha256, "card": uap.card} for file, uap in zip(files, uaps, strict=True)],
+        "victims": [_victim_json(evaluation) for evaluation in evaluations],
+        "rows": [_row_json(row, e, i, files[i]) for e in evaluations for i, row in enumerate(e.rows)],
+        "noise_floor": [_row_json(row, e) for e in evaluations for row in e.noise],
+        "warnings": list(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings)),
+    }
+
+
+def _victim_json(evaluation: Evaluation) -> dict[str, Any]:
+    p = evaluation.victim
+    h, w = p["input_size"][1:]
+    return {
+        **p,
+        "transform": f"{p['interpolation']}, crop {p['crop_pct']} {p['crop_mode']}, {h}x{w}",
+        "n": evaluation.n,
+        "clean_accuracy": _rate_json(evaluation.clean_accuracy),
+        "data": evaluation.data,
+        "environment": evaluation.environment,
+        "seconds": round(evaluation.seconds, 3),
+        "warnings": evaluation.warnings,
+    }
+
+
+def _row_json(row: Row, evaluation: Evaluation, index: int | None = None, file: str | None = None) -> dict[str, Any]:
+    classes = evaluation.victim["num_classes"]
+    floor = evaluation.floor(row)
+    targeted = row.targeted or (None, None)
+    return {
+        "uap": index,
+        "file": file,
+        "method": row.method,
+        "norm": row.norm,
+        "eps": row.eps,
+        "eps_255": round(row.eps * 255, 6),
+        "victim": evaluation.victim["name"],
+        "victim_weights_sha256": evaluation.victim["weights_sha256"],
+        "white_box": row.white_box,
+        "n": row.n,
+        "fooling_rate": _rate_json(row.fooling_rate),
+        "clean_accuracy": _rate_json(evaluation.clean_accuracy),
+        "adversarial_accuracy": _rate_json(row.adversarial_accuracy),
+        "success_on_correct": _rate_json(row.success_on_correct),
+        "targeted": _rate_json(targeted[0]),
+        "targeted_excluding_class": _rate_json(targeted[1]),
+        "noise_floor": _rate_json(floor.fooling_rate if floor else None),
+        "dominant_classes": [
+            {"class": index, "name": class_name(index, classes), **Rate(count, row.n).to_json()}
+            for index, count in row.dominant()
+        ],
+    }
+
+
+def _rate_json(rate: Rate | None) -> dict[str, Any] | None:
+    return rate.to_json() if rate is not None else None
+
+
+def render(result: dict[str, Any]) -> str:
+    """A document as text: for each perturbation its header and a row per victim, then the warnings."""
+    blocks = []
+    for index, uap in enumerate(result["uaps"]):
+        rows = [row for row in result["rows"] if row["uap"] == index]
+        if rows:
+            blocks.append("\n".join([*_header(uap, result), *_align([COLUMNS, *map(_cells, rows)])]))
+    notes = ["* crafted on this victim (white box)"] if any(row["white_box"] for row in result["rows"]) else []
+    notes += [f"! {text}" for text in result["warnings"]]
+    return "\n\n".join(blocks) + ("\n\n" + "\n".join(notes) if notes else "") + "\n"
+
+
+def _header(uap: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    card = uap["card"]
+    kind = DATA_WORDS.get(card["data"].get("class"), "unknown data")
+    budget = f"{card['budget']['norm']} {_levels(card['budget'])}"
+    origin = (card.get("victim") or {}).get("name")
+    crafted = f", crafted on {origin}" if origin else ""
+    counts = sorted({victim["n"] for victim in result["victims"]})
+    n = " or ".join(str(count) for count in counts)
+    rounding = "8-bit rounded" if result["quantized"] else "not rounded"
+    return [
+        f"UAP {uap['file']}  {card['method']['name']}, {kind}, {budget}{crafted}",
+        f"data {result['data']}  n={n}  {rounding}",
+    ]
+
+
+def _levels(budget: dict[str, Any]) -> str:
+    return f"{budget['eps'] * 255:.4g}/255" if budget["norm"] == "linf" else f"{budget['eps']:.4g}"
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    dominant = ", ".join(f"{entry['name']} {_percent(entry, 0)}%" for entry in row["dominant_classes"][:3])
+    targeted = f"; target {_percent(row['targeted'])}%" if row["targeted"] else ""
+    return (
+        row["victim"] + (" *" if row["white_box"] else ""),
+        _percent(row["clean_accuracy"]),
+        _percent(row["adversarial_accuracy"]),
+        str(Rate(row["fooling_rate"]["count"], row["fooling_rate"]["n"])),
+        _percent(row["success_on_correct"]),
+        _percent(row["noise_floor"]),
+        dominant + targeted,
+    )
+
+
+def _percent(rate: dict[str, Any] | None, digits: int = 1) -> str:
+    return "-" if rate is None or rate["rate"] is None else f"{100 * rate['rate']:.{digits}f}"
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns two spaces apart: numbers to the right, the first and the last column to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    last = len(widths) - 1
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column in (0, last) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -1,0 +1,62 @@
+"""The whole state of a GAN run as one file of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..errors import UapgenError
+from ..runfolder import RunFolder, load_optimizer_tensors, optimizer_tensors
+
+NAME = "gan"
+
+
+class Stateful(Protocol):
+    """Anything whose state is a flat mapping of tensors: modules, `ClassFrequency`, `RunningMean`."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor], /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Saves and restores named parts and optimisers in `folder`; a name is a prefix of tensor names in the file."""
+
+    folder: RunFolder
+    parts: dict[str, Stateful]
+    optimizers: dict[str, Optimizer]
+
+    def save(self, nimg: int) -> None:
+        """Writes the state. Raises UapgenError, and leaves the last file as it is, when a tensor is not finite."""
+        tensors = {f"{part}.{name}": t for part, held in self.parts.items() for name, t in held.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            tensors |= optimizer_tensors(optimizer, name)
+        broken = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+        if broken:
+            raise UapgenError(f"{broken} is not finite after {nimg} images; start again with lower learning rates")
+        self.folder.save(NAME, tensors, {"nimg": nimg})
+
+    def load(self) -> int:
+        """Restores the last state and returns its number of images.
+
+        A new run saves its start, so that a log that was cut short before the first save is cut back too.
+        Raises UapgenError when the file does not fit these parts.
+        """
+        held = self.folder.load(NAME)
+        if held is None:
+            self.save(0)
+            return 0
+        tensors, meta = held
+        try:
+            for part, target in self.parts.items():
+                target.load_state_dict({k[len(part) + 1 :]: v for k, v in tensors.items() if k.startswith(part + ".")})
+            for name, optimizer in self.optimizers.items():
+                load_optimizer_tensors(optimizer, name, tensors)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UapgenError(f"{self.folder.path} holds another GAN ({reason}); choose another folder") from error
+        return meta["nimg"]

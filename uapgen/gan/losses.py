@@ -1,0 +1,53 @@
+"""Adversarial losses: pairs of pure functions on discriminator logits (B,), each a mean over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class AdversarialLoss(NamedTuple):
+    """`d_loss(real, fake)` and `g_loss(real, fake)` -> scalar, to be minimised by their networks.
+
+    `g_needs_real`: whether `g_loss` reads the real logits; where it does not, they may be an empty tensor.
+    """
+
+    d_loss: Loss
+    g_loss: Loss
+    g_needs_real: bool
+
+
+def _relativistic(winner: Tensor, loser: Tensor) -> Tensor:
+    assert winner.shape == loser.shape, "the i-th real image is paired with the i-th fake"
+    return softplus(loser - winner).mean()
+
+
+def _relativistic_average(winner: Tensor, loser: Tensor) -> Tensor:
+    return softplus(loser.mean() - winner).mean() + softplus(loser - winner.mean()).mean()
+
+
+relativistic = AdversarialLoss(_relativistic, lambda real, fake: _relativistic(fake, real), True)
+"""Paired relativistic standard GAN: D minimises -E log sigmoid(D(x_r) - D(x_f)), G the same with the roles exchanged.
+
+Jolicoeur-Martineau, "The relativistic discriminator", 2019, RSGAN. Equal logits give log 2 to both.
+"""
+
+relativistic_average = AdversarialLoss(
+    _relativistic_average, lambda real, fake: _relativistic_average(fake, real), True
+)
+"""RaSGAN of the same paper: each side against the other's mean logit. Equal logits give 2 log 2 to both."""
+
+hinge = AdversarialLoss(
+    lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(), lambda real, fake: -fake.mean(), False
+)
+"""Lim and Ye, "Geometric GAN", 2017. Zero for D once every real logit is above 1 and every fake one below -1."""
+
+non_saturating = AdversarialLoss(
+    lambda real, fake: softplus(-real).mean() + softplus(fake).mean(), lambda real, fake: softplus(-fake).mean(), False
+)
+"""Goodfellow et al., 2014. Logits of zero give 2 log 2 to D and log 2 to G."""

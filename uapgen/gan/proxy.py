@@ -1,0 +1,169 @@
+"""The proxy GAN: trained on images that need no data, with the victim in the loop, and kept per victim."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..proxies import ProxySource
+from ..runfolder import RunFolder, load_state, save_state
+from ..runtime import rng
+from ..victims import Victim
+from .balance import coverage
+from .losses import relativistic
+from .networks import Discriminator, Generator, sample_latents
+from .terms import TermWeights, VictimTerms, resize
+from .trainer import train_gan
+
+COVERAGE_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class ProxyGanSettings:
+    """What decides the trained generator's bytes, beside the victim, the images and the seed. `images` counts generator steps' images."""
+
+    images: int
+    victim_every: int = 4
+    size: int = 64
+    width: int = 12
+    latent_dim: int = 64
+    batch: int = 16
+    lr: float = 5e-4
+    effective: bool = True
+    weights: TermWeights = field(default_factory=TermWeights)
+
+
+class GanSource:
+    """Proxy images from a trained generator, resized to the victim's input. A ProxySource."""
+
+    def __init__(self, generator: Generator, size: tuple[int, ...], real: ProxySource, record: dict[str, Any]) -> None:
+        self.generator, self.size, self.record = generator.eval().requires_grad_(False), size, record
+        self.data_class = real.data_class
+        self._real = real.describe()
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        device = next(self.generator.parameters()).device
+        with torch.no_grad():
+            z = sample_latents(n, self.generator.latent_dim, generator, device)
+            return resize(self.generator(z), self.size).clamp(0, 1)
+
+    def describe(self) -> dict[str, Any]:
+        return {"source": "gan", "discriminator_saw": self._real, **self.record}
+
+
+def proxy_gan(
+    victim: Victim,
+    real: ProxySource,
+    settings: ProxyGanSettings,
+    *,
+    seed: int,
+    folder: Path | None,
+    callback: Callable[[int, dict[str, float]], None] | None = None,
+) -> GanSource:
+    """The proxy GAN for this victim: from the cache if the same one was trained before, else trained in `folder` and kept.
+
+    `real` gives what the discriminator sees. The record in `describe()` holds the image-gradients that training took (whether or
+    not the cache spared them) and the class coverage of the result: two equal runs describe themselves equally.
+    """
+    key = _key(victim, real, settings, seed)
+    kept = cache_folder() / "gan" / f"{key}.safetensors"
+    generator = Generator(settings.latent_dim, settings.size, settings.width, seed=seed).to(victim.device)
+    if kept.is_file():
+        tensors, record = load_state(kept)
+        generator.load_state_dict(tensors)
+    else:
+        generator, record = _train(
+            generator, victim, real, settings, seed, folder or kept.with_suffix(".run"), callback
+        )
+        save_state(kept, generator.state_dict(), record)
+    return GanSource(generator, victim.input_size[1:], real, {"key": key, **record})
+
+
+def _train(
+    generator: Generator,
+    victim: Victim,
+    real: ProxySource,
+    settings: ProxyGanSettings,
+    seed: int,
+    folder: Path,
+    callback: Callable[[int, dict[str, float]], None] | None,
+) -> tuple[Generator, dict[str, Any]]:
+    terms = VictimTerms(victim, settings.weights, every=settings.victim_every, effective=settings.effective)
+    discriminator = Discriminator(settings.size, settings.width, seed=seed)
+    small = (settings.size, settings.size)
+    run = RunFolder(
+        folder, {"seed": seed, **dataclasses.asdict(settings), "real": real.describe(), "victim": victim.weights_sha256}
+    )
+
+    def report(nimg: int, stats: dict[str, float]) -> None:
+        if callback:
+            callback(nimg, {**stats, **(terms.coverage() if "balance" in stats else {})})
+
+    averaged = train_gan(
+        generator,
+        discriminator,
+        lambda n, g: resize(real.batch(n, g), small).clamp(0, 1),
+        folder=run,
+        images=settings.images,
+        batch=settings.batch,
+        loss=relativistic,
+        lr_g=settings.lr,
+        lr_d=settings.lr,
+        betas=(0.0, 0.99),
+        extra_loss=terms,
+        state={"terms": terms},
+        ema_halflife=10 * settings.batch,
+        ema_start=settings.images // 4,
+        save_every=64 * settings.batch,
+        grid_every=max(settings.images // 4, settings.batch),
+        seed=seed,
+        device=victim.device,
+        callback=report,
+    )
+    reached = measure_coverage(victim, averaged, settings.batch, seed)
+    record = {
+        "image_gradients": terms.image_gradients,
+        "settings": dataclasses.asdict(settings),
+        "seed": seed,
+        "statistics_off": terms.statistics_off,
+        "coverage": {**{name: round(value, 4) for name, value in reached.items()}, "n": COVERAGE_IMAGES},
+    }
+    return averaged, json.loads(json.dumps(record))
+
+
+@torch.no_grad()
+def measure_coverage(victim: Victim, generator: Generator, batch: int, seed: int) -> dict[str, float]:
+    """Class coverage of COVERAGE_IMAGES samples on latents that no training step used."""
+    draws = rng(seed, "gan-coverage")
+    z = sample_latents(COVERAGE_IMAGES, generator.latent_dim, draws, victim.device)
+    generator.eval()
+    return coverage(
+        torch.cat([victim(resize(generator(part), victim.input_size[1:]).clamp(0, 1)) for part in z.split(batch)])
+    )
+
+
+def cache_folder() -> Path:
+    """$UAPGEN_CACHE, else ~/.cache/uapgen."""
+    return Path(os.environ.get("UAPGEN_CACHE") or Path.home() / ".cache" / "uapgen")
+
+
+def _key(victim: Victim, real: ProxySource, settings: ProxyGanSettings, seed: int) -> str:
+    what = {
+        "victim": victim.describe(),
+        "device": victim.device.type,
+        "precision": victim.precision,
+        "real": real.describe(),
+        "settings": dataclasses.asdict(settings),
+        "seed": seed,
+        "version": 1,
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]

@@ -1,0 +1,63 @@
+"""The perturbation generator: latents z -> patterns eps * tanh(...), so that every output is within the budget by construction."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .runtime import rng
+
+
+class PerturbationGenerator(nn.Module):
+    """z (B,latent_dim) -> delta (B,3,H,W) with |delta| <= eps.
+
+    Residual upsampling blocks, as image generators have, but with group norm: a pattern may not depend on the other patterns in its
+    batch. Like NAG's (Mopuri et al., CVPR 2018) it adds fresh noise maps, here fixed per network, at every scale, since a
+    convolutional net makes high frequencies reluctantly and perturbations live on them.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], eps: float, *, latent_dim: int = 16, width: int = 16, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.size, self.eps, self.latent_dim = size, eps, latent_dim
+        doublings = max(2, round(math.log2(max(size) / 7)))
+        channels = [min(width * 2 ** (doublings - i), 8 * width) for i in range(doublings + 1)]
+        self.first = tuple(math.ceil(n / 2**doublings) for n in size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng(seed, "perturbation-generator").initial_seed())
+            self.project = nn.Linear(latent_dim, channels[0] * self.first[0] * self.first[1])
+            self.blocks = nn.ModuleList(_Block(a, b) for a, b in zip(channels, channels[1:], strict=False))
+            self.to_rgb = nn.Conv2d(channels[-1], 3, 3, padding=1)
+            for i, (c, _) in enumerate(zip(channels[1:], self.blocks, strict=True)):
+                h, w = (n * 2 ** (i + 1) for n in self.first)
+                self.register_buffer(f"noise{i}", torch.randn(1, max(1, c // 4), h, w))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.project(z).view(len(z), -1, *self.first)
+        for i, block in enumerate(self.blocks):
+            x = block(x, getattr(self, f"noise{i}"))
+        h, w = self.size
+        return self.eps * self.to_rgb(x)[..., :h, :w].tanh()
+
+    def latents(self, n: int, generator: torch.Generator) -> Tensor:
+        """z ~ U(-1,1), (n, latent_dim), as NAG has it."""
+        z = torch.rand(n, self.latent_dim, generator=generator) * 2 - 1
+        return z.to(next(self.parameters()).device)
+
+
+class _Block(nn.Module):
+    """Upsample, mix with the noise map, convolve. Output channels include a quarter of noise-driven ones."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.noise = nn.Conv2d(max(1, outputs // 4), outputs, 1)
+        self.norm = nn.GroupNorm(min(4, outputs), outputs)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        x = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return F.leaky_relu(self.norm(x + self.noise(noise)), 0.2)

@@ -1,0 +1,48 @@
+"""Several sources as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from .base import ProxySource, combined_class
+
+
+class Mixture:
+    """Each image comes from one of `sources`, drawn by weight. Its data class is that of the source that saw most.
+
+    Raises UsageError for no source, or weights that are negative or all zero.
+    """
+
+    def __init__(self, sources: Sequence[tuple[ProxySource, float]]) -> None:
+        weights = [float(weight) for _, weight in sources]
+        if not weights or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+            raise UsageError(f"a mixture needs sources with weights >= 0, not all zero; got weights {weights}")
+        self.sources = [source for source, _ in sources]
+        self.weights = torch.tensor(weights) / sum(weights)
+
+    @property
+    def data_class(self) -> str:
+        return combined_class(self.sources)
+
+    def describe(self) -> dict[str, Any]:
+        parts = zip(self.sources, self.weights.tolist(), strict=True)
+        return {
+            "source": "mixture",
+            "parts": [{"weight": round(weight, 6), **part.describe()} for part, weight in parts],
+        }
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        """Images (n,3,H,W) in random order; a source that is drawn 0 times is not asked."""
+        drawn = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        counts = torch.bincount(drawn, minlength=len(self.sources)).tolist()
+        parts = [source.batch(k, generator) for source, k in zip(self.sources, counts, strict=True) if k]
+        if len({part.shape[1:] for part in parts}) > 1:
+            shapes = ", ".join(str(tuple(part.shape[1:])) for part in parts)
+            raise UsageError(f"the sources of a mixture give images of different shapes: {shapes}")
+        images = torch.cat(parts)
+        return images[drawn.argsort(stable=True).argsort().to(images.device)]

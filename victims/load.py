@@ -1,0 +1,124 @@
+"""`load_victim`: from a name to a frozen classifier that says exactly what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from ..errors import UapgenError, UsageError
+from ..runtime import resolve_device
+from .checks import check_victim
+from .config import Loaded, adjusted
+from .embedded import load_embedded
+from .hub import load_repository, load_timm
+from .local import load_callable
+from .spec import Spec, parse
+from .victim import Victim
+from .vision import load_vision
+from .weights import file_preprocessing
+
+
+def load_victim(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    arch: str | None = None,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    offline: bool = False,
+    check: bool = True,
+) -> Victim:
+    """The victim that `spec` names, with its own normalisation inside.
+
+    `spec` is `timm/NAME.TAG` (or a bare NAME: timm first, then torchvision), `tv/NAME.WEIGHTS`, `embedded/NAME`,
+    `file:PATH` with `arch`, `module:function`, `hf-hub:ORG/NAME` or `local-dir:DIR`. timm and tv names take options:
+    `NAME:random` for a dry run, `NAME:pad_type=same,mean=0.5,std=0.5` for model arguments and preprocessing.
+    `weights` is a local file to use in place of published weights; preprocessing then comes from the options, else from
+    the file's metadata, else from the tag's configuration. `check` runs `check_victim`; see `victim.warnings`.
+
+    Raises UsageError for a name or combination that cannot be, UapgenError for weights that are missing or not right.
+    """
+    target = resolve_device(device)
+    parsed, file = _combine(spec, arch, Path(weights) if weights else None)
+    loaded = _load(parsed, file, offline)
+    if isinstance(loaded, Loaded):
+        loaded = _with_preprocessing(loaded, parsed, file)
+        loaded = _wrap(loaded, target, precision, copy_module=parsed.kind == "python")
+    victim = loaded
+    if check:
+        victim.warnings = check_victim(victim)
+    return victim
+
+
+def announce(victim: Victim) -> str:
+    """One line for the log: name, weights, hash and preprocessing as resolved."""
+    p, source = victim.preprocessing, f" ({victim.source})" if victim.source else ""
+    weights = f"weights {victim.weights}{source}, sha256 {victim.weights_sha256[:12]}"
+    picture = f"{p.input_size[1]}x{p.input_size[2]} px, {p.interpolation}, crop {p.crop_pct:.3g}"
+    normalisation = f"mean {_numbers(p.mean)}, std {_numbers(p.std)} [{p.origin}]"
+    where = f"{victim.device}, {victim.precision}"
+    return f"victim {victim.name}: {victim.num_classes} classes, {weights}; {picture}, {normalisation}; {where}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    distinct = values[:1] if len(set(values)) == 1 else values
+    return "/".join(f"{value:.3g}" for value in distinct)
+
+
+def _combine(text: str, arch: str | None, weights: Path | None) -> tuple[Spec, Path | None]:
+    """`file:PATH --arch NAME` and `NAME --weights PATH` are two ways to say one thing."""
+    spec = parse(text)
+    if spec.kind == "file":
+        if weights:
+            raise UsageError(f"--victim {text} already names a file; drop --weights")
+        if not arch:
+            raise UsageError(f"--victim {text} needs --arch NAME: a timm name, tv/NAME or module:function")
+        spec, weights = parse(arch), Path(spec.name)
+        if spec.kind not in ("timm", "tv", "python"):
+            raise UsageError(f"--arch {arch} is no architecture; expected a timm name, tv/NAME or module:function")
+    elif arch:
+        raise UsageError(f"--arch goes with --victim file:PATH only; {text!r} names its architecture itself")
+    if weights and (spec.random or spec.kind not in ("timm", "tv", "python")):
+        raise UsageError(f"--victim {text} brings its own weights; drop --weights {weights}")
+    return spec, weights
+
+
+def _load(spec: Spec, weights: Path | None, offline: bool) -> Loaded | Victim:
+    if spec.kind == "timm":
+        return load_timm(spec, weights=weights, offline=offline)
+    if spec.kind == "tv":
+        return load_vision(spec, weights=weights, offline=offline)
+    if spec.kind == "embedded":
+        return load_embedded(spec.name)
+    if spec.kind == "python":
+        return load_callable(spec.name, weights=weights)
+    return load_repository(spec, offline=offline)
+
+
+def _with_preprocessing(loaded: Loaded, spec: Spec, weights: Path | None) -> Loaded:
+    preprocessing = loaded.preprocessing
+    if weights:
+        preprocessing = adjusted(preprocessing, file_preprocessing(weights), weights.name)
+    return dataclasses.replace(loaded, preprocessing=adjusted(preprocessing, spec.preprocessing, "--victim"))
+
+
+def _wrap(loaded: Loaded, device: torch.device, precision: str, copy_module: bool) -> Victim:
+    try:
+        return Victim(
+            loaded.module,
+            name=loaded.name,
+            weights=loaded.weights,
+            source=loaded.source,
+            preprocessing=loaded.preprocessing,
+            licence=loaded.licence,
+            device=device,
+            precision=precision,
+            copy_module=copy_module,
+        )
+    except (RuntimeError, AssertionError, ValueError, TypeError, NotImplementedError) as error:
+        size = "x".join(str(n) for n in loaded.preprocessing.input_size)
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        message = f"victim {loaded.name} cannot run on a {size} image: {reason}; check input_size and --device"
+        raise UapgenError(message) from error
