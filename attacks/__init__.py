@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..perturbation import Perturbation
-from ..proxies import ProxySource
+from ..proxies import ProxySource, combined_class
 from ..runfolder import RunFolder
 from ..victims import Victim
 from . import cbgan, cosine, noise, sga  # noqa: F401 (importing a method registers it)
@@ -18,7 +18,8 @@ from .steps import project
 
 __all__ = ["BUDGETS", "Crafting", "Method", "craft", "find_method", "methods", "register"]
 
-# Image-gradients through the victim. On two CPU cores and the embedded victim: about 5 minutes, 20 minutes, an hour and a half.
+# Image-gradients through the victim. On two CPU cores and the embedded victim: about 5 minutes, 20 minutes, an hour
+# and a half.
 BUDGETS = {"quick": 6_000, "standard": 24_000, "full": 100_000}
 
 
@@ -38,10 +39,11 @@ def craft(
 ) -> Perturbation:
     """Crafts one universal perturbation against `victim`.
 
-    `eps` bounds the pattern in [0,1] pixel units (10/255 is customary), in `norm` linf or l2. `source` gives the proxy images; None
-    means the method's own, which for data-free methods is no image at all. `budget` is quick, standard, full or a number of
-    image-gradients. With a `folder` the run saves its state there and the same call goes on after an interruption, ending in the
-    same bytes. `params` are the method's own (see `find_method(name).parameters()`).
+    `eps` bounds the pattern in [0,1] pixel units (10/255 is customary), in `norm` linf or l2. `source` gives the
+    proxy images; None means the method's own, which for data-free methods is no image at all. `budget` is quick,
+    standard, full or a number of image-gradients. With a `folder` the run saves its state there and the same call
+    goes on after an interruption, ending in the same bytes. `params` are the method's own (see
+    `find_method(name).parameters()`).
 
     Raises UsageError for a bad argument, UapgenError when the run fails.
     """
@@ -76,10 +78,11 @@ def craft(
             "stopped": run.stopped,
             **({"notes": run.notes} if run.notes else {}),
         },
-        data={"class": _data_class(sources), "sources": [s.describe() for s in sources]},
+        data={"class": combined_class(sources), "sources": [s.describe() for s in sources]},
         victim=victim.describe(),
         seed=seed,
         cost=run.cost.as_dict(),
+        environment={"device": victim.device.type, "precision": victim.precision},
     )
 
 
@@ -107,8 +110,3 @@ def _budget(budget: str | int) -> int:
         raise UsageError(f"budget {budget} is not positive; expected a number of image-gradients, such as 6000")
     return int(budget)
 
-
-def _data_class(sources: list[ProxySource]) -> str:
-    from ..proxies import combined_class
-
-    return combined_class(sources)

@@ -1,4 +1,5 @@
-"""cbgan, the flagship: a class-balancing GAN makes proxy images, a generator learns patterns on them, the best are refined."""
+"""cbgan, the flagship: a class-balancing GAN makes proxy images, a generator learns patterns on them, the best are
+refined."""
 
 from __future__ import annotations
 
@@ -111,7 +112,8 @@ def _candidates(
     diversity: float,
     width: int,
 ) -> list[Tensor]:
-    """`count` patterns (1,3,H,W) from the trained perturbation generator; random ones when its share of the budget is 0."""
+    """`count` patterns (1,3,H,W) from the trained perturbation generator; random ones when its share of the budget is
+    0."""
     images = int(share * run.budget)
     if images < batch:
         return [random_start(run.victim.input_size, run.eps, run.rng("start"))]
@@ -126,7 +128,7 @@ def _refine(
     run: Crafting, proxies: ProxySource, objective: Objective, starts: list[Tensor], batch: int, crops: float, lr: float
 ) -> Tensor:
     """Refines the best start with what is left of the budget; returns the best of its path on held-out proxies."""
-    held_out = HeldOut(run, [DeadLeaves(starts[0].shape[-2:], run.victim.device), proxies], HELD_OUT_IMAGES, batch)
+    held_out = HeldOut(run, [DeadLeaves(run.victim.input_size[1:], run.victim.device), proxies], HELD_OUT_IMAGES, batch)
     scores = [held_out.score(start) for start in starts]
     delta = starts[scores.index(max(scores))].to(run.victim.device)
     images = _Images(run, proxies, batch, crops, delta)

@@ -41,9 +41,8 @@ def train_latents(
 ) -> PerturbationGenerator:
     """Trains z -> eps tanh(...) for `images` image-gradients.
 
-    Each batch holds batch/2 images twice, under two different patterns, so that the diversity term (the cosine between the features
-    that the two cause) costs no pass of its own.
-    """
+    Each batch holds batch/2 images twice, under two different patterns, so that the diversity term (the cosine
+    between the features that the two cause) costs no pass of its own."""
     victim = run.victim
     size = (victim.input_size[1], victim.input_size[2])
     network = PerturbationGenerator(size, run.eps, width=width, seed=run.seed).to(victim.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def activation_energy(layers: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-    """-mean over layers of log(1/2 sum_i w_i ||a_i||^2): the data-free objective of GD-UAP (eq. 3 there) and its descendants.
+    """-mean over layers of log(1/2 sum_i w_i ||a_i||^2): the data-free objective of GD-UAP and its descendants.
 
     `layers` are activations (B,...); `weights` (B,), detached, weigh the images as PSP-UAP does (its w_i^2 = 1/KL_i).
     """
@@ -38,5 +38,6 @@ def cosine(clean: Tensor, perturbed: Tensor) -> Tensor:
 
 
 def feature_similarity(features: Tensor, others: Tensor) -> Tensor:
-    """Mean cosine between the features that two different perturbations cause on the same images: low is diverse (after NAG)."""
+    """Mean cosine between the features that two different perturbations cause on the same images: low is diverse
+    (after NAG)."""
     return F.cosine_similarity(features, others).mean()

@@ -13,7 +13,8 @@ from .losses import activation_energy, cosine
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the three losses, and `depth`, the share of the victim's layers (from the input on) whose energy counts."""
+    """Weights of the three losses, and `depth`, the share of the victim's layers (from the input on) whose energy
+    counts."""
 
     activation: float = 1.0
     logits: float = 0.0

@@ -10,14 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UsageError, did_you_mean
-from .loop import Crafting
 
-Craft = Callable[..., Tensor]
+Craft = Callable[..., Tensor]  # f(run: Crafting, *, parameters)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method is a function `f(run: Crafting, **parameters) -> delta (1,C,H,W)`; the defaults are its published settings."""
+    """A method is a function `f(run: Crafting, **parameters) -> delta (1,C,H,W)`; its defaults are the published ones."""
 
     name: str
     function: Craft
@@ -36,7 +35,8 @@ class Method:
         return {k: p for k, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def check(self, params: dict[str, Any]) -> dict[str, Any]:
-        """`params` with text values read as the parameter's type; raises UsageError for names the method does not have."""
+        """`params` with text values read as the parameter's type; raises UsageError for names the method does not
+        have."""
         known = self.parameters()
         for key in params:
             if key not in known:

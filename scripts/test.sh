@@ -4,5 +4,5 @@ source "$(dirname "$0")/environment.sh"
 install dev,lite
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
-"$venv/bin/mypy" uapgen attacks victims
+MYPY="$venv/bin/mypy" bash scripts/typecheck.sh
 "$venv/bin/python" -m pytest "$@"

@@ -15,6 +15,8 @@ def init(device: torch.device) -> None:
     """Joins the process group when torchrun started us; gloo on a CPU, nccl on GPUs."""
     if "RANK" not in os.environ or dist.is_initialized():
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # nccl's object collectives use the current one
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:

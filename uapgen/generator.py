@@ -1,8 +1,10 @@
-"""The perturbation generator: latents z -> patterns eps * tanh(...), so that every output is within the budget by construction."""
+"""The perturbation generator: latents z -> patterns eps * tanh(...), so that every output is within the budget by
+construction."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +16,9 @@ from .runtime import rng
 class PerturbationGenerator(nn.Module):
     """z (B,latent_dim) -> delta (B,3,H,W) with |delta| <= eps.
 
-    Residual upsampling blocks, as image generators have, but with group norm: a pattern may not depend on the other patterns in its
-    batch. Like NAG's (Mopuri et al., CVPR 2018) it adds fresh noise maps, here fixed per network, at every scale, since a
-    convolutional net makes high frequencies reluctantly and perturbations live on them.
-    """
+    Residual upsampling blocks, as image generators have, but with group norm: a pattern may not depend on the other
+    patterns in its batch. Like NAG's (Mopuri et al., CVPR 2018) it adds fresh noise maps, here fixed per network, at
+    every scale, since a convolutional net makes high frequencies reluctantly and perturbations live on them."""
 
     def __init__(
         self, size: tuple[int, int], eps: float, *, latent_dim: int = 16, width: int = 16, seed: int = 0
@@ -30,7 +31,7 @@ class PerturbationGenerator(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng(seed, "perturbation-generator").initial_seed())
             self.project = nn.Linear(latent_dim, channels[0] * self.first[0] * self.first[1])
-            self.blocks = nn.ModuleList(_Block(a, b) for a, b in zip(channels, channels[1:], strict=False))
+            self.blocks = nn.ModuleList(_Block(a, b) for a, b in pairwise(channels))
             self.to_rgb = nn.Conv2d(channels[-1], 3, 3, padding=1)
             for i, (c, _) in enumerate(zip(channels[1:], self.blocks, strict=True)):
                 h, w = (n * 2 ** (i + 1) for n in self.first)

@@ -58,7 +58,8 @@ class RunFolder:
                 file.write(json.dumps(stats) + "\n")
 
     def save(self, name: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Writes the state `name`; `meta` is JSON. The length of stats.jsonl is kept, so that a resumed log has no doubles."""
+        """Writes the state `name`; `meta` is JSON. The length of stats.jsonl is kept, so that a resumed log has no
+        doubles."""
         if not is_main():
             return
         log = self.path / "stats.jsonl"

@@ -31,7 +31,8 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Probe:
-    """What one forward pass showed: logits (B,K), penultimate features (B,F) and the outputs of the layers asked for."""
+    """What one forward pass showed: logits (B,K), penultimate features (B,F) and the outputs of the layers asked
+    for."""
 
     logits: Tensor
     features: Tensor
@@ -63,7 +64,7 @@ class Victim:
         self.module = module.eval().requires_grad_(False).to(self.device)
         for child in self.module.modules():
             if getattr(child, "inplace", False) is True:
-                child.inplace = False
+                setattr(child, "inplace", False)  # noqa: B010 (a plain attribute, which mypy takes for a tensor)
         self.weights_sha256 = module_sha256(self.module)
         self.module = self.module.to(memory_format=torch.channels_last)
         self.name, self.weights, self.source, self.licence = name, weights, source, licence
@@ -108,7 +109,7 @@ class Victim:
         return logits.float()
 
     def probe(self, x: Tensor, layers: Sequence[str] = (), inputs_of: Sequence[str] = ()) -> Probe:
-        """One forward pass that also returns features, the outputs of `layers` and the inputs of `inputs_of`, in that order.
+        """One forward pass that also returns features, outputs of `layers` and inputs of `inputs_of`, in that order.
 
         Names come from `layers()` or `batch_norms()`.
         """
@@ -126,7 +127,8 @@ class Victim:
         return Probe(logits, features, [seen[name] for name in layers] + [seen["<" + name] for name in inputs_of])
 
     def features(self, x: Tensor) -> Tensor:
-        """Penultimate features (B,F): what the classifier layer reads, averaged over positions where it is convolutional."""
+        """Penultimate features (B,F): what the classifier layer reads, averaged over positions where it is
+        convolutional."""
         return self.probe(x).features
 
     def layers(self) -> list[str]:
@@ -169,7 +171,8 @@ class Victim:
 
     def __repr__(self) -> str:
         size = "x".join(str(n) for n in self.input_size)
-        return f"Victim({self.name}, {size}, {self.num_classes} classes, weights {self.weights}, {self.weights_sha256[:12]})"
+        known = f"{self.num_classes} classes, weights {self.weights}, {self.weights_sha256[:12]}"
+        return f"Victim({self.name}, {size}, {known})"
 
 
 def _keep_output(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
@@ -187,9 +190,10 @@ def _keep_input(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
 
 
 def _classifier_head(module: nn.Module) -> nn.Module:
-    """The layer whose input is the penultimate features: timm's own answer, else the last linear layer, else the last conv."""
-    if hasattr(module, "get_classifier") and isinstance(module.get_classifier(), (nn.Linear, nn.Conv2d)):
-        return module.get_classifier()
+    """Its input is the penultimate features: timm's own answer, else the last linear layer, else the last conv."""
+    ask = getattr(module, "get_classifier", None)
+    if callable(ask) and isinstance(head := ask(), (nn.Linear, nn.Conv2d)):
+        return head
     for kind in (nn.Linear, nn.Conv2d):
         found = [m for name, m in module.named_modules() if isinstance(m, kind) and "aux" not in name.lower()]
         if found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -38,8 +39,8 @@ from .options import device_options, parse_eps, say, victim_options
 def command(**options: Any) -> None:
     """Craft a universal perturbation against a victim.
 
-    Data-free unless told otherwise: no image is read without --proxy folder:DIR or --train-data. An interrupted run goes on when the
-    same command is run again.
+    Data-free unless told otherwise: no image is read without --proxy folder:DIR or --train-data. An interrupted run
+    goes on when the same command is run again.
 
     \b
     uapgen craft --victim embedded/efficientnet_lite0 --eps 10 -o uap.safetensors
@@ -75,6 +76,8 @@ def _craft(
     params = _parse_settings(settings)
     if proxy and train_data:
         raise UsageError("--proxy and --train-data both name the crafting images; give one of them")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("craft runs in one process; start it without torchrun (evaluate is the verb that shards)")
     if out.suffix != ".safetensors":
         raise UsageError(f"-o {out} should end in .safetensors ('uapgen show' exports other formats)")
 
@@ -87,7 +90,8 @@ def _craft(
     start_process(threads)
     ensure_writable(out)
     target = load_victim(victim, weights=weights, arch=arch, device=device, precision=precision, offline=offline)
-    say(announce(target))
+    for text in (announce(target), *(f"warning: {warning}" for warning in target.warnings)):
+        say(text)
     spec = f"driven:{train_data}" if train_data else proxy
     source = parse_source(spec, target.input_size[1:], target.device, transform=target.transform) if spec else None
     if dry_run:
@@ -135,7 +139,8 @@ class Progress:
     """A tqdm bar a stage on stderr; the bar's unit is image-gradients."""
 
     def __init__(self) -> None:
-        self._stage, self._bar = "", None
+        self._stage = ""
+        self._bar: Any = None
 
     def __call__(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
         from tqdm import tqdm

@@ -29,7 +29,8 @@ COVERAGE_IMAGES = 256
 
 @dataclass(frozen=True)
 class ProxyGanSettings:
-    """What decides the trained generator's bytes, beside the victim, the images and the seed. `images` counts generator steps' images."""
+    """What decides the trained generator's bytes, beside the victim, the images and the seed. `images` counts
+    generator steps' images."""
 
     images: int
     victim_every: int = 4
@@ -69,10 +70,11 @@ def proxy_gan(
     folder: Path | None,
     callback: Callable[[int, dict[str, float]], None] | None = None,
 ) -> GanSource:
-    """The proxy GAN for this victim: from the cache if the same one was trained before, else trained in `folder` and kept.
+    """The proxy GAN for this victim: from the cache if the same one was trained before, else trained in `folder`.
 
-    `real` gives what the discriminator sees. The record in `describe()` holds the image-gradients that training took (whether or
-    not the cache spared them) and the class coverage of the result: two equal runs describe themselves equally.
+    `real` gives what the discriminator sees. The record in `describe()` holds the image-gradients that training took
+    (whether or not the cache spared them) and the class coverage of the result: two equal runs describe themselves
+    equally.
     """
     key = _key(victim, real, settings, seed)
     kept = cache_folder() / "gan" / f"{key}.safetensors"

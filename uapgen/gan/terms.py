@@ -3,8 +3,9 @@
 Each term has a weight, and zero switches it off:
 - balance: the class-balancing regulariser over all K victim classes, so that the proxies reach many of them;
 - confidence: mean entropy of single predictions, so that a proxy is informative and not a blend of all classes;
-- statistics: distance of batch-norm input statistics from the victim's running ones, so that activations look like those that
-  real images cause (after DeepInversion, Yin et al., CVPR 2020). Off by itself for victims without true statistics.
+- statistics: distance of batch-norm input statistics from the victim's running ones, so that activations look like
+  those that real images cause (after DeepInversion, Yin et al., CVPR 2020). Off by itself for victims without true
+  statistics.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class TermWeights:
 class VictimTerms:
     """`terms(fake, nimg)` -> (loss, figures), for `train_gan`'s `extra_loss`.
 
-    Looks at every `every`-th generator step only, with the loss scaled up to match (lazy regularisation): the victim's pass costs far
-    more than the GAN's own. `effective=False` keeps all class weights at 1, which is DeGAN's diversity loss.
-    """
+    Looks at every `every`-th generator step only, with the loss scaled up to match (lazy regularisation): the
+    victim's pass costs far more than the GAN's own. `effective=False` keeps all class weights at 1, which is DeGAN's
+    diversity loss."""
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from .crops import DeltaCrops, random_resized_crops
 from .folder import Folder, centre_crop
 from .leaves import DeadLeaves
 from .mix import Mixture
+from .pool import Pool
 from .priors import GaussianPrior, JigsawPrior
 from .procedural import ColouredBlocks, PinkNoise, Procedural
 
@@ -27,6 +28,7 @@ __all__ = [
     "JigsawPrior",
     "Mixture",
     "PinkNoise",
+    "Pool",
     "Procedural",
     "ProxySource",
     "combined_class",
