@@ -109,4 +109,3 @@ def _budget(budget: str | int) -> int:
     if int(budget) < 1:
         raise UsageError(f"budget {budget} is not positive; expected a number of image-gradients, such as 6000")
     return int(budget)
-

@@ -1,5 +1,4 @@
-"""cbgan, the flagship: a class-balancing GAN makes proxy images, a generator learns patterns on them, the best are
-refined."""
+"""cbgan, the flagship: a class-balancing GAN makes proxies, a generator learns patterns on them, one is refined."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..gan.proxy import GanSource, ProxyGanSettings, proxy_gan
 from ..gan.terms import TermWeights
-from ..proxies import DeadLeaves, DeltaCrops, GaussianPrior, Mixture, Procedural, ProxySource
+from ..proxies import DeltaCrops, GaussianPrior, JigsawPrior, Mixture, Pool, Procedural, ProxySource
 from .latents import train_latents
 from .loop import Crafting, gradient_of, optimise
 from .objective import Objective
@@ -20,9 +19,10 @@ from .steps import AdamStep, random_start
 
 HELD_OUT_IMAGES = 96
 SEGMENTS = 8
+GAN_POOL = 1024
 
 
-@register("cbgan", paper="this project, after Rangwani et al., UAI 2021", year=2026, norms=("linf",))
+@register("cbgan", paper="this project, after Rangwani et al., UAI 2021", year=2026)
 def cbgan(
     run: Crafting,
     *,
@@ -38,36 +38,40 @@ def cbgan(
     balance: float = 5.0,
     confidence: float = 0.5,
     statistics: float = 1.0,
-    generator_share: float = 0.1,
+    generator_share: float = 0.08,
     generator_width: int = 16,
     generator_lr: float = 2e-3,
     diversity: float = 0.2,
     candidates: int = 4,
-    batch: int = 16,
-    crops: float = 0.6,
+    pool: int = 384,
+    batch: int = 8,
+    crops: float = 0.5,
     lr: float = 0.1,
-    depth: float = 0.9,
     activation: float = 1.0,
     logits: float = 0.0,
     features: float = 0.0,
+    start: float = 0.3,
+    end: float = 0.9,
 ) -> Tensor:
-    """Data-free: trains a class-balancing GAN with the victim in the loop, learns a perturbation generator, refines the best.
+    """Class-balancing GAN with the victim in the loop, perturbation generator, refinement; sees no image.
 
-    (a) A GAN whose discriminator sees procedural images (or --proxy) and whose generator also answers to the victim: `balance` (the
-    class-balancing regulariser; `effective`=false keeps its class weights at 1), `confidence`, `statistics`. It takes `gan_share` of the
-    image-gradients and is cached per victim; `gan`=false leaves it out and gives its share to refinement.
+    (a) A GAN whose discriminator sees procedural images (or --proxy) and whose generator also answers to the victim:
+    `balance` weighs the class-balancing regulariser (`effective`=false keeps its class weights at 1), `confidence` and
+    `statistics` the other terms; the victim looks at every `gan_every`-th step. It takes `gan_share` of the budget and
+    is cached per victim; `gan`=false leaves it out and gives its share to refinement.
     (b) A perturbation generator takes `generator_share`, with a `diversity` term; its latents give `candidates`.
-    (c) Direct refinement of the candidates by Adam (`lr` in pixel units: beyond 2 eps it is bang-bang), on crops of the current pattern
-    (share `crops` of each batch), GAN samples and procedural images, minimising `activation` energy over `depth` of the layers plus
-    cosines at `logits` and `features`. (d) The candidate that fools most held-out proxies, of a kind that no stage trained on.
+    (c) The best candidate is refined by Adam (`lr` in pixel units: beyond 2 eps it is bang-bang) on crops of itself
+    (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the `activation`
+    log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits` and `features`.
+    (d) The point of that path that fools most held-out proxies is returned.
     """
-    victim, size = run.victim, (run.victim.input_size[1], run.victim.input_size[2])
-    drawn = run.source or Procedural(size, victim.device)
-    sources: list[ProxySource] = [drawn]
-    gan_images = int(gan_share * run.budget) if gan else 0
-    if gan_images >= gan_batch:
+    victim = run.victim
+    real = run.source or Procedural(victim.input_size[1:], victim.device)
+    sources: list[ProxySource] = [Pool(real, pool, run.seed)]
+    gan_images = int(gan_share * run.budget) // gan_batch * gan_batch if gan else 0
+    if gan_images:
         settings = ProxyGanSettings(
-            images=gan_images * gan_every // gan_batch * gan_batch,
+            images=gan_images * gan_every,
             victim_every=gan_every,
             size=gan_size,
             width=gan_width,
@@ -76,23 +80,32 @@ def cbgan(
             effective=effective,
             weights=TermWeights(balance, confidence, statistics),
         )
-        sources.append(_gan_stage(run, settings, gan_seed))
+        sources.append(Pool(_gan_stage(run, settings, gan_seed), pool, run.seed))
     proxies = Mixture([(source, 1.0) for source in sources])
-    run.sources = [proxies, *run.sources]
-
-    objective = Objective(activation, logits, features, depth)
-    starts = _candidates(
-        run, proxies, objective, generator_share, candidates, batch, generator_lr, diversity, generator_width
-    )
+    objective = Objective(activation, logits, features, start, end)
+    starts = [random_start(victim.input_size, run.eps, run.rng("start"))]
+    if (images := int(generator_share * run.budget)) >= batch:
+        network = train_latents(
+            run,
+            proxies,
+            objective,
+            images=images,
+            batch=batch,
+            lr=generator_lr,
+            diversity=diversity,
+            width=generator_width,
+        )
+        with torch.no_grad():
+            starts += network(network.latents(candidates, run.rng("latents"))).split(1)
     return _refine(run, proxies, objective, starts, batch, crops, lr)
 
 
 def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int) -> GanSource:
-    real = run.source or Procedural(settings.size, run.victim.device)
+    real = Pool(run.source or Procedural(settings.size, run.victim.device), GAN_POOL, gan_seed)
 
     def callback(nimg: int, figures: dict[str, float]) -> None:
-        spent = nimg // settings.victim_every
-        run.report("gan", spent, settings.images // settings.victim_every, {k: round(v, 4) for k, v in figures.items()})
+        total = settings.images // settings.victim_every
+        run.report("gan", nimg // settings.victim_every, total, {k: round(v, 4) for k, v in figures.items()})
 
     folder = run.folder.path / "gan" if run.folder else None
     made = proxy_gan(run.victim, real, settings, seed=gan_seed, folder=folder, callback=callback)
@@ -101,40 +114,20 @@ def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int) -> GanS
     return made
 
 
-def _candidates(
-    run: Crafting,
-    proxies: ProxySource,
-    objective: Objective,
-    share: float,
-    count: int,
-    batch: int,
-    lr: float,
-    diversity: float,
-    width: int,
-) -> list[Tensor]:
-    """`count` patterns (1,3,H,W) from the trained perturbation generator; random ones when its share of the budget is
-    0."""
-    images = int(share * run.budget)
-    if images < batch:
-        return [random_start(run.victim.input_size, run.eps, run.rng("start"))]
-    network = train_latents(
-        run, proxies, objective, images=images, batch=batch, lr=lr, diversity=diversity, width=width
-    )
-    with torch.no_grad():
-        return list(network(network.latents(count, run.rng("latents"))).split(1))
-
-
 def _refine(
     run: Crafting, proxies: ProxySource, objective: Objective, starts: list[Tensor], batch: int, crops: float, lr: float
 ) -> Tensor:
     """Refines the best start with what is left of the budget; returns the best of its path on held-out proxies."""
-    held_out = HeldOut(run, [DeadLeaves(run.victim.input_size[1:], run.victim.device), proxies], HELD_OUT_IMAGES, batch)
+    size, device = run.victim.input_size[1:], run.victim.device
+    held_out = HeldOut(run, [run.source or Procedural(size, device), JigsawPrior(size, device)], HELD_OUT_IMAGES, batch)
+    starts = [start.to(device) for start in starts]
     scores = [held_out.score(start) for start in starts]
-    delta = starts[scores.index(max(scores))].to(run.victim.device)
+    delta = starts[scores.index(max(scores))]
     images = _Images(run, proxies, batch, crops, delta)
+    run.sources = [proxies, images.crops, *held_out.sources]
     left, step = run.budget - run.cost.image_gradients, AdamStep(lr)
     path = []
-    for i in range(SEGMENTS):  # one stage each: a finished one is read back, its end is a candidate
+    for i in range(SEGMENTS):  # one stage each: a finished one is read back, and its end is a candidate
         delta = optimise(
             run,
             f"refine{i}",
@@ -150,12 +143,12 @@ def _refine(
 
 
 class _Images:
-    """A batch for refinement: crops of prior + current delta, and proxies."""
+    """A batch for refinement: crops of faint noise + current delta, and proxies."""
 
     def __init__(self, run: Crafting, proxies: ProxySource, batch: int, crops: float, delta: Tensor) -> None:
-        size = (delta.shape[-2], delta.shape[-1])
         self.delta, self.proxies = delta, proxies
-        self.crops = DeltaCrops(GaussianPrior(size, run.victim.device, std=10), lambda: self.delta, crops=batch)
+        prior = GaussianPrior(run.victim.input_size[1:], run.victim.device, std=10)
+        self.crops = DeltaCrops(prior, lambda: self.delta, crops=batch)
         self.counts = (round(crops * batch), batch - round(crops * batch))
 
     def batch(self, delta: Tensor, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,16 @@ def activation_energy(layers: Sequence[Tensor], weights: Tensor | None = None) -
     return -torch.stack([(0.5 * energy + 1e-9).log() for energy in energies]).mean()
 
 
+def log_energy(layers: Sequence[Tensor]) -> Tensor:
+    """-mean over layers and images of log(1/2 ||a||^2): every image counts alike.
+
+    In the logarithm of a sum over the batch the images with the largest activations, which are fooled already, take the
+    gradient; here each image pulls with weight 1/energy.
+    """
+    energies = torch.stack([a.float().flatten(1).square().sum(1) for a in layers])
+    return -(0.5 * energies + 1e-9).log().mean()
+
+
 def stubborn_weights(clean: Tensor, perturbed: Tensor, temperature: float) -> Tensor:
     """1/KL(clean || perturbed) of the softened predictions (B,), scaled to mean 1 and detached.
 

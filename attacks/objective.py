@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from ..victims import Probe, Victim
-from .losses import activation_energy, cosine
+from .losses import cosine, log_energy
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the three losses, and `depth`, the share of the victim's layers (from the input on) whose energy
-    counts."""
+    """Weights of the losses, and which layers' energy counts: `start` to `end` as shares of the victim's depth."""
 
     activation: float = 1.0
     logits: float = 0.0
     features: float = 0.0
-    depth: float = 0.9
+    start: float = 0.3
+    end: float = 0.9
 
     @property
     def needs_clean(self) -> bool:
@@ -27,7 +27,8 @@ class Objective:
 
     def layers(self, victim: Victim) -> list[str]:
         names = victim.layers() if self.activation else []
-        return names[: max(1, int(self.depth * len(names)))]
+        first = min(int(self.start * len(names)), max(0, len(names) - 1))
+        return names[first : max(first + 1, int(self.end * len(names)))]
 
     def clean(self, victim: Victim, images: Tensor) -> Probe | None:
         """The victim's view of the clean images, where a weight needs it; forward only."""
@@ -41,7 +42,7 @@ class Objective:
         probe = victim.probe(images, layers=self.layers(victim))
         loss = images.new_zeros(())
         if self.activation and probe.layers:
-            loss = loss + self.activation * activation_energy(probe.layers)
+            loss = loss + self.activation * log_energy(probe.layers)
         if clean is not None:
             loss = loss + self.logits * cosine(clean.logits, probe.logits)
             loss = loss + self.features * cosine(clean.features, probe.features)

@@ -16,7 +16,7 @@ Craft = Callable[..., Tensor]  # f(run: Crafting, *, parameters)
 
 @dataclass(frozen=True)
 class Method:
-    """A method is a function `f(run: Crafting, **parameters) -> delta (1,C,H,W)`; its defaults are the published ones."""
+    """A function `f(run: Crafting, **parameters) -> delta (1,C,H,W)`; its defaults are the published settings."""
 
     name: str
     function: Craft

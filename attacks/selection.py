@@ -14,7 +14,7 @@ class HeldOut:
     """Fixed proxy images with the victim's clean logits, computed once; `score(delta)` ranks patterns."""
 
     def __init__(self, run: Crafting, sources: list[ProxySource], n: int, batch: int) -> None:
-        self.run, self.batch = run, batch
+        self.run, self.sources, self.batch = run, sources, batch
         each = -(-n // len(sources))
         images = [source.batch(each, run.rng("held-out", i)) for i, source in enumerate(sources)]
         self.images = torch.cat(images)

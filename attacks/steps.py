@@ -61,12 +61,12 @@ class SteepestStep:
 
 
 class AdamStep:
-    """Adam (Kingma & Ba 2015) on delta itself; `lr` in pixel units, so lr > 2 eps is bang-bang (see ARCHITECTURE.md).
+    """Adam (Kingma and Ba, 2015) on delta itself; `lr` in pixel units, so lr > 2 eps is bang-bang .
 
     In L2 the second moment is one number for all pixels: a scale per pixel would turn the step towards a corner of a
     cube."""
 
-    def __init__(self, lr: float, norm: str = "linf", betas: tuple[float, float] = (0.9, 0.999)) -> None:
+    def __init__(self, lr: float, norm: str = "linf", betas: tuple[float, float] = (0.9, 0.99)) -> None:
         self.lr, self.norm, self.betas = lr, norm, betas
         self._mean: Tensor | None = None
         self._square: Tensor | None = None

@@ -2,7 +2,8 @@
 
 python scripts/ablate.py --data DIR --out results/ablation-lite0          (about 45 minutes on two CPU cores)
 
-Appends a line per finished cell to OUT/cells.jsonl and skips the cells that are there, so the same command goes on after an interruption.
+Appends a line per finished cell to OUT/cells.jsonl and skips the cells that are there, so that the same command goes on
+after an interruption.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from uapgen.attacks import craft
+from uapgen.victims import load_victim
+
 from uapgen.evaluation import evaluate, open_images
 from uapgen.runtime import atomic_write, start_process
-from uapgen.victims import load_victim
 
 ARMS: dict[str, dict[str, Any]] = {
     "class-balancing GAN (effective frequency)": {},
@@ -36,9 +37,7 @@ ARMS: dict[str, dict[str, Any]] = {
 @click.option("--budget", default="quick", show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(
-    victim: str, weights: Path | None, data: str, limit: int | None, budget: str, seeds: int, out: Path
-) -> None:
+def main(victim: str, weights: Path | None, data: str, limit: int | None, budget: str, seeds: int, out: Path) -> None:
     start_process()
     target = load_victim(victim, weights=weights)
     images = open_images(data, target.transform, num_classes=target.num_classes, limit=limit)
@@ -85,13 +84,15 @@ def _table(cells: list[dict[str, Any]], victim: str, data: str, n: int) -> str:
         f"{victim}, eps 10/255, {cells[0]['budget']} image-gradients, {n} images of {Path(data).name}, 8-bit rounded; "
         f"random +-eps floor {100 * cells[0]['floor'] / cells[0]['n']:.1f}.",
         "",
-        "| arm | fooling rate, mean ± std over seeds | per seed | classes hit of 256 samples | KL to uniform (nats) | confidence |",
+        "| arm | fooling rate, mean ± std | per seed | classes hit by 256 samples | KL to uniform (nats) | confidence |",
         "|---|---|---|---|---|---|",
     ]
     for arm in ARMS:
         mine = [cell for cell in cells if cell["arm"] == arm]
         rates = [100 * cell["changed"] / cell["n"] for cell in mine]
-        spread = f"{statistics.mean(rates):.1f} ± {statistics.stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"
+        spread = (
+            f"{statistics.mean(rates):.1f} ± {statistics.stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"
+        )
         seen = [cell["coverage"] for cell in mine if cell["coverage"]]
         shown = [
             f"{statistics.mean(c[key] for c in seen):.{digits}f}" if seen else "-"

@@ -108,13 +108,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, OSError) or "o space left" in str(error) or "I/O error" in str(error):
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise UapgenError(f"cannot write {path}: {reason}; free space or choose another place with -o") from error
+    except OSError as error:
+        raise _unwritable(path, error.strerror or str(error)) from error
+    except Exception as error:  # safetensors and torch wrap the system's message in errors of their own
+        if "os error" in str(error) or "PytorchStreamWriter" in str(error):
+            raise _unwritable(path, str(error).splitlines()[0]) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, reason: str) -> UapgenError:
+    return UapgenError(f"cannot write {path}: {reason}; free space or choose another place with -o")
 
 
 def ensure_writable(path: str | Path) -> None:
@@ -128,8 +133,7 @@ def ensure_writable(path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"\0" * 4096)
     except OSError as error:
-        reason = error.strerror or error
-        raise UapgenError(f"cannot write {path}: {reason}; free space or choose another place") from error
+        raise _unwritable(path, error.strerror or str(error)) from error
     finally:
         if probe.parent.is_dir():
             probe.unlink(missing_ok=True)

@@ -56,7 +56,7 @@ def victim_options(command: Callable[..., Any], multiple: bool = False) -> Calla
             multiple=multiple,
             required=True,
             metavar="SPEC",
-            help="timm/NAME.TAG, tv/NAME, embedded/NAME, file:PATH, module:function, NAME:random (see 'uapgen victims').",
+            help="timm/NAME.TAG, tv/NAME, embedded/NAME, file:PATH, module:function, NAME:random (see 'victims list').",
         ),
     ):
         command = option(command)
