@@ -43,15 +43,14 @@ def sga(
         for _ in range(passes):
             for pick in torch.randperm(batch, generator=generator).to(delta.device).split(minibatch):
                 x, y = images[pick], labels[pick]
-                towards, loss = gradient_of(
-                    run,
-                    lambda d, x=x, y=y: -clamped_cross_entropy(run.victim((x + d).clamp(0, 1)), y, clamp),
-                    inner,
-                    len(x),
-                )
+
+                def loss(d: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
+                    return -clamped_cross_entropy(run.victim((x + d).clamp(0, 1)), y, clamp)
+
+                towards, value = gradient_of(run, loss, inner, len(x))
                 inner = project(inner - step * run.eps * steepest(towards, run.norm), run.eps, run.norm)
                 total += towards
-                losses.append(loss)
+                losses.append(value)
         return total, {"loss": round(sum(losses) / len(losses), 5)}
 
     start = torch.zeros(1, *run.victim.input_size)

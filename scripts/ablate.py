@@ -84,7 +84,7 @@ def _table(cells: list[dict[str, Any]], victim: str, data: str, n: int) -> str:
         f"{victim}, eps 10/255, {cells[0]['budget']} image-gradients, {n} images of {Path(data).name}, 8-bit rounded; "
         f"random +-eps floor {100 * cells[0]['floor'] / cells[0]['n']:.1f}.",
         "",
-        "| arm | fooling rate, mean ± std | per seed | classes hit by 256 samples | KL to uniform (nats) | confidence |",
+        "| arm | fooling rate, mean ± std | per seed | classes hit of 256 | KL to uniform (nats) | confidence |",
         "|---|---|---|---|---|---|",
     ]
     for arm in ARMS:

@@ -112,20 +112,22 @@ def _craft(
     folder = run_folder or out.with_name(out.name + ".run")
     progress = Progress()
     started = time.monotonic()
-    uap = craft(
-        target,
-        method=method,
-        source=source,
-        eps=bound,
-        norm=norm,
-        seed=seed,
-        budget=budget,
-        folder=folder,
-        restart=restart,
-        callback=progress,
-        **params,
-    )
-    progress.close()
+    try:
+        uap = craft(
+            target,
+            method=method,
+            source=source,
+            eps=bound,
+            norm=norm,
+            seed=seed,
+            budget=budget,
+            folder=folder,
+            restart=restart,
+            callback=progress,
+            **params,
+        )
+    finally:
+        progress.close()
     uap.save(out)
     cost = uap.card["cost"]
     say(
