@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import TINY, gratings
 from torch import nn
+from uapgen.victims import Victim
 
 from uapgen.gan.balance import negentropy
 from uapgen.gan.proxy import ProxyGanSettings, proxy_gan
 from uapgen.gan.terms import TermWeights, VictimTerms, entropy, resize, statistics_distance
 from uapgen.proxies import Procedural
 from uapgen.runtime import rng
-from uapgen.victims import Victim
 
 SMALL = ProxyGanSettings(images=64, victim_every=2, size=32, width=2, latent_dim=8, batch=8)
 
@@ -71,7 +71,7 @@ def test_the_loss_is_the_weighted_sum_and_lazy(tiny_victim: Victim) -> None:
 
 
 def test_balance_pulls_towards_the_class_that_was_made_rarely(tiny_victim: Victim) -> None:
-    """At uniform p, the gradient of sum w p log p is w (1 - log K): with K = 10 rare classes have the most negative one."""
+    """At uniform p the gradient of sum w p log p is w (1 - log K): for K = 10 most negative for the rarest class."""
     terms = VictimTerms(tiny_victim, TermWeights(1, 0, 0), alpha=0.5, update_every=90)
     terms.frequency.count(torch.arange(9).repeat(10))  # class 9 was never made
     assert terms.frequency.update()
