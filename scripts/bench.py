@@ -2,8 +2,8 @@
 
 python scripts/bench.py --victim embedded/efficientnet_lite0
 
-The plain loop is what a script would do: fp32, contiguous, weight gradients on, the allocator as it comes. Variants take turns,
-so that a machine whose speed drifts does not favour one; medians are printed.
+The plain loop is what a script would do: fp32, contiguous, weight gradients on, the allocator as it comes. Variants
+take turns, so that a machine whose speed drifts does not favour one; medians are printed.
 """
 
 from __future__ import annotations
