@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..gan.proxy import GanSource, ProxyGanSettings, proxy_gan
 from ..gan.terms import TermWeights
-from ..proxies import DeltaCrops, GaussianPrior, JigsawPrior, Mixture, Pool, Procedural, ProxySource
+from ..proxies import DeltaCrops, GaussianPrior, Mixture, PinkNoise, Pool, Procedural, ProxySource
 from .latents import train_latents
 from .loop import Crafting, gradient_of, optimise
 from .objective import Objective
@@ -35,9 +35,9 @@ def cbgan(
     gan_latent: int = 64,
     gan_batch: int = 16,
     effective: bool = True,
-    balance: float = 5.0,
-    confidence: float = 0.5,
-    statistics: float = 1.0,
+    balance: float = 10.0,
+    confidence: float = 4.0,
+    statistics: float = 0.3,
     generator_share: float = 0.08,
     generator_width: int = 16,
     generator_lr: float = 2e-3,
@@ -119,12 +119,12 @@ def _refine(
 ) -> Tensor:
     """Refines the best start with what is left of the budget; returns the best of its path on held-out proxies."""
     size, device = run.victim.input_size[1:], run.victim.device
-    held_out = HeldOut(run, [run.source or Procedural(size, device), JigsawPrior(size, device)], HELD_OUT_IMAGES, batch)
+    held_out = HeldOut(run, PinkNoise(size, device), HELD_OUT_IMAGES, batch)
     starts = [start.to(device) for start in starts]
     scores = [held_out.score(start) for start in starts]
     delta = starts[scores.index(max(scores))]
     images = _Images(run, proxies, batch, crops, delta)
-    run.sources = [proxies, images.crops, *held_out.sources]
+    run.sources = [proxies, images.crops, held_out.source]
     left, step = run.budget - run.cost.image_gradients, AdamStep(lr)
     path = []
     for i in range(SEGMENTS):  # one stage each: a finished one is read back, and its end is a candidate

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from uapgen.attacks import craft
-from uapgen.victims import load_victim
 
+from uapgen.attacks import craft
 from uapgen.evaluation import evaluate, open_images
 from uapgen.runtime import atomic_write, start_process
+from uapgen.victims import load_victim
 
 ARMS: dict[str, dict[str, Any]] = {
     "class-balancing GAN (effective frequency)": {},

@@ -18,9 +18,9 @@ from pathlib import Path
 import click
 import torch
 from torch import Tensor, nn
-from uapgen.victims import Victim, load_victim
 
 from uapgen.runtime import start_process
+from uapgen.victims import Victim, load_victim
 
 
 @click.command()

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, gratings
 from torch import Tensor, nn
+
+from conftest import TINY, gratings
 from uapgen.attacks import craft, find_method, methods
 from uapgen.attacks.losses import activation_energy, log_energy, stubborn_weights
 from uapgen.attacks.steps import AdamStep, SteepestStep, project
-from uapgen.victims import Preprocessing, Victim
-
 from uapgen.errors import UsageError
+from uapgen.victims import Preprocessing, Victim
 
 EPS = 10 / 255
 ALL = sorted(methods())

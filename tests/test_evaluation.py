@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import gratings
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import save_image
-from uapgen.victims import Preprocessing, Victim
 
+from conftest import gratings
 from uapgen.errors import UapgenError, UsageError
 from uapgen.evaluation import Rate, evaluate, open_images
 from uapgen.evaluation.caveats import find_warnings
@@ -22,6 +21,7 @@ from uapgen.evaluation.results import count_row
 from uapgen.evaluation.table import document, render
 from uapgen.perturbation import Perturbation
 from uapgen.proxies.folder import Folder
+from uapgen.victims import Preprocessing, Victim
 
 LEVELS = [100, 110, 118, 119, 120, 127, 128, 130, 200, 250]
 EPS = 10 / 255

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, gratings
 from torch import nn
-from uapgen.victims import Victim
 
+from conftest import TINY, gratings
 from uapgen.gan.balance import negentropy
 from uapgen.gan.proxy import ProxyGanSettings, proxy_gan
 from uapgen.gan.terms import TermWeights, VictimTerms, entropy, resize, statistics_distance
 from uapgen.proxies import Procedural
 from uapgen.runtime import rng
+from uapgen.victims import Victim
 
 SMALL = ProxyGanSettings(images=64, victim_every=2, size=32, width=2, latent_dim=8, batch=8)
 

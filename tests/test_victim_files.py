@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from uapgen.victims import Preprocessing, Victim, check_victim
-from uapgen.victims.weights import load_into, read_state_dict
 
 from uapgen.errors import UapgenError
+from uapgen.victims import Preprocessing, Victim, check_victim
+from uapgen.victims.weights import load_into, read_state_dict
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,11 @@ from click.testing import CliRunner
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
-from uapgen.victims import load_victim, network
-from uapgen.victims.embedded import EMBEDDED
 
 from uapgen.errors import UapgenError
 from uapgen.runtime import module_sha256
+from uapgen.victims import load_victim, network
+from uapgen.victims.embedded import EMBEDDED
 
 TINY_TIMM = "test_resnet"
 

@@ -12,6 +12,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+
+from uapgen.errors import UapgenError, UsageError
+from uapgen.runtime import module_sha256
 from uapgen.victims import Preprocessing, announce, load_victim, network
 from uapgen.victims.config import adjusted
 from uapgen.victims.embedded import EMBEDDED, _model_file, installed, translated
@@ -19,9 +22,6 @@ from uapgen.victims.hub import pretrained_cfg
 from uapgen.victims.spec import parse
 from uapgen.victims.vision import _current_names, vision_preprocessing
 from uapgen.victims.weights import file_preprocessing
-
-from uapgen.errors import UapgenError, UsageError
-from uapgen.runtime import module_sha256
 
 TINY_TIMM = "test_resnet"
 

@@ -25,9 +25,9 @@ from .balance import ClassFrequency, RunningMean, coverage, mean_softmax, negent
 
 @dataclass(frozen=True)
 class TermWeights:
-    balance: float = 5.0
-    confidence: float = 0.5
-    statistics: float = 1.0
+    balance: float = 10.0
+    confidence: float = 4.0
+    statistics: float = 0.3
 
 
 class VictimTerms:
