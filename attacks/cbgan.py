@@ -84,7 +84,7 @@ def cbgan(
     proxies = Mixture([(source, 1.0) for source in sources])
     objective = Objective(activation, logits, features, start, end)
     starts = [random_start(victim.input_size, run.eps, run.rng("start"))]
-    if (images := int(generator_share * run.budget)) >= batch:
+    if images := int(generator_share * run.budget) // batch * batch:
         network = train_latents(
             run,
             proxies,
@@ -125,7 +125,8 @@ def _refine(
     delta = starts[scores.index(max(scores))]
     images = _Images(run, proxies, batch, crops, delta)
     run.sources = [proxies, images.crops, held_out.source]
-    left, step = run.budget - run.cost.image_gradients, AdamStep(lr)
+    step = AdamStep(lr)
+    images_each = max(1, (run.budget - run.cost.image_gradients) // SEGMENTS // batch) * batch
     path = []
     for i in range(SEGMENTS):  # one stage each: a finished one is read back, and its end is a candidate
         delta = optimise(
@@ -134,7 +135,7 @@ def _refine(
             lambda d, g: _gradient(run, objective, images, d, g),
             delta=delta,
             step=step,
-            images=(i + 1) * left // SEGMENTS - i * left // SEGMENTS,
+            images=images_each,
         )
         path.append(delta)
     marks = [held_out.score(delta) for delta in path]

@@ -11,7 +11,7 @@ from .loop import Crafting
 
 
 class HeldOut:
-    """Fixed proxy images with the victim's clean logits, computed once; `score(delta)` ranks patterns, higher is better.
+    """Fixed proxy images with the victim's clean logits, computed once; `score(delta)` is higher for better patterns.
 
     The score is the mean KL(clean || perturbed) in nats at half the pattern's strength. At full strength nearly every
     proxy is fooled by nearly every candidate, and what is left is noise: on development images the fooling rate of
