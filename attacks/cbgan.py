@@ -46,7 +46,8 @@ def cbgan(
     pool: int = 384,
     batch: int = 8,
     crops: float = 0.5,
-    lr: float = 0.1,
+    lr: float = 0.15,
+    lr_end: float = 0.01,
     activation: float = 1.0,
     logits: float = 0.0,
     features: float = 0.0,
@@ -60,10 +61,10 @@ def cbgan(
     `statistics` the other terms; the victim looks at every `gan_every`-th step. It takes `gan_share` of the budget and
     is cached per victim; `gan`=false leaves it out and gives its share to refinement.
     (b) A perturbation generator takes `generator_share`, with a `diversity` term; its latents give `candidates`.
-    (c) The best candidate is refined by Adam (`lr` in pixel units: beyond 2 eps it is bang-bang) on crops of itself
-    (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the `activation`
-    log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits` and `features`.
-    (d) The point of that path that fools most held-out proxies is returned.
+    (c) The best candidate is refined by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on
+    crops of itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the
+    `activation` log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits` and
+    `features`. (d) The point of that path that moves held-out proxies most is returned.
     """
     victim = run.victim
     real = run.source or Procedural(victim.input_size[1:], victim.device)
@@ -97,7 +98,7 @@ def cbgan(
         )
         with torch.no_grad():
             starts += network(network.latents(candidates, run.rng("latents"))).split(1)
-    return _refine(run, proxies, objective, starts, batch, crops, lr)
+    return _refine(run, proxies, objective, starts, batch, crops, (lr, lr_end))
 
 
 def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int) -> GanSource:
@@ -115,7 +116,13 @@ def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int) -> GanS
 
 
 def _refine(
-    run: Crafting, proxies: ProxySource, objective: Objective, starts: list[Tensor], batch: int, crops: float, lr: float
+    run: Crafting,
+    proxies: ProxySource,
+    objective: Objective,
+    starts: list[Tensor],
+    batch: int,
+    crops: float,
+    lr: tuple[float, float],
 ) -> Tensor:
     """Refines the best start with what is left of the budget; returns the best of its path on held-out proxies."""
     size, device = run.victim.input_size[1:], run.victim.device
@@ -125,10 +132,11 @@ def _refine(
     delta = starts[scores.index(max(scores))]
     images = _Images(run, proxies, batch, crops, delta)
     run.sources = [proxies, images.crops, held_out.source]
-    step = AdamStep(lr)
+    step = AdamStep(lr[0])
     images_each = max(1, (run.budget - run.cost.image_gradients) // SEGMENTS // batch) * batch
     path = []
     for i in range(SEGMENTS):  # one stage each: a finished one is read back, and its end is a candidate
+        step.lr = lr[0] + (lr[1] - lr[0]) * i / (SEGMENTS - 1)
         delta = optimise(
             run,
             f"refine{i}",
