@@ -63,8 +63,8 @@ def cbgan(
     (b) A perturbation generator takes `generator_share`, with a `diversity` term; its latents give `candidates`.
     (c) The best candidate is refined by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on
     crops of itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the
-    `activation` log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits` and
-    `features`. (d) The point of that path that moves held-out proxies most is returned.
+    `activation` log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits`
+    and `features`. (d) The point of that path that moves held-out proxies most is returned.
     """
     victim = run.victim
     real = run.source or Procedural(victim.input_size[1:], victim.device)

@@ -12,10 +12,9 @@ import click
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def main(files: tuple[Path, ...]) -> None:
-    click.echo(
-        "| victim | method | data class | image-gradients | clean acc | adv acc | fooling rate [95% CI] | floor | n | file |"
-    )
-    click.echo("|---|---|---|---|---|---|---|---|---|---|")
+    names = "victim|method|data class|image-gradients|clean acc|adv acc|fooling rate [95% CI]|floor|n|file".split("|")
+    click.echo(f"| {' | '.join(names)} |")
+    click.echo("|" + "---|" * len(names))
     for file in files:
         result = json.loads(file.read_text())
         for row in result["rows"]:
