@@ -8,13 +8,25 @@ from typing import Any
 
 import click
 
+COLUMNS = [
+    "victim",
+    "method",
+    "data class",
+    "image-gradients",
+    "clean acc",
+    "adv acc",
+    "fooling rate [95% CI]",
+    "floor",
+    "n",
+    "file",
+]
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def main(files: tuple[Path, ...]) -> None:
-    names = "victim|method|data class|image-gradients|clean acc|adv acc|fooling rate [95% CI]|floor|n|file".split("|")
-    click.echo(f"| {' | '.join(names)} |")
-    click.echo("|" + "---|" * len(names))
+    click.echo(f"| {' | '.join(COLUMNS)} |")
+    click.echo("|" + "---|" * len(COLUMNS))
     for file in files:
         result = json.loads(file.read_text())
         for row in result["rows"]:

@@ -63,7 +63,7 @@ def test_the_loss_is_the_weighted_sum_and_lazy(tiny_victim: Victim) -> None:
     fake = torch.rand(8, 3, 16, 16, generator=rng(0, "fake"), requires_grad=True)
     terms = VictimTerms(tiny_victim, TermWeights(2.0, 3.0, 0.5), every=4)
     loss, figures = terms(fake, nimg=0)
-    parts = 2 * figures["balance"] + 3 * figures["confidence"] + 0.5 * figures["statistics"]
+    parts = 2 * figures["balance_loss"] + 3 * figures["confidence_loss"] + 0.5 * figures["statistics_loss"]
     assert loss.item() == pytest.approx(4 * parts, rel=1e-5)
     assert terms.image_gradients == 8
     skipped, nothing = terms(fake, nimg=8)

@@ -108,7 +108,7 @@ def _train(
 
     def report(nimg: int, stats: dict[str, float]) -> None:
         if callback:
-            callback(nimg, {**stats, **(terms.coverage() if "balance" in stats else {})})
+            callback(nimg, {**stats, **(terms.coverage() if "balance_loss" in stats else {})})
 
     averaged = train_gan(
         generator,

@@ -81,7 +81,7 @@ class VictimTerms:
             "statistics": statistics_distance(self.victim, self.norms, probe.layers),
         }
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), fake.new_zeros(()))
-        return self.every * total, {name: loss.item() for name, loss in losses.items()}
+        return self.every * total, {f"{name}_loss": loss.item() for name, loss in losses.items()}
 
     def coverage(self) -> dict[str, float]:
         """Class coverage of the last 16 batches that the victim saw."""
