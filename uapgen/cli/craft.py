@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..errors import UapgenError, UsageError
+from ..errors import UsageError
 from .options import device_options, parse_eps, say, victim_options
 
 
@@ -137,6 +137,9 @@ def _craft(
     click.echo(str(out))
 
 
+SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation")
+
+
 class Progress:
     """A tqdm bar a stage on stderr; the bar's unit is image-gradients."""
 
@@ -152,7 +155,7 @@ class Progress:
             self._stage = stage
             self._bar = tqdm(total=total, desc=stage, unit="img", file=sys.stderr, mininterval=1.0, dynamic_ncols=True)
         assert self._bar is not None
-        self._bar.set_postfix({k: v for k, v in figures.items() if isinstance(v, (int, float))}, refresh=False)
+        self._bar.set_postfix({name: figures[name] for name in SHOWN if name in figures}, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
@@ -178,5 +181,5 @@ def _parse_l2(text: str) -> float:
             f"--eps {text!r} is not a number; with --norm l2 it is the pattern's L2 length in levels of 255"
         ) from None
     if not levels > 0 or levels == float("inf"):
-        raise UapgenError(f"--eps {text} is not a positive L2 length in levels of 255, such as 2000")
+        raise UsageError(f"--eps {text} is not a positive L2 length in levels of 255, such as 2000")
     return levels / 255
