@@ -43,24 +43,28 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def victim_options(command: Callable[..., Any], multiple: bool = False) -> Callable[..., Any]:
-    """--victim, --weights and --arch."""
+def weight_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--weights and --arch, for a victim whose weights are a local file."""
     for option in (
-        click.option("--arch", metavar="NAME", help="Architecture (timm name) for --victim file:PATH."),
+        click.option("--arch", metavar="NAME", help="Architecture (timm name) for a victim file:PATH."),
         click.option(
             "--weights", type=click.Path(path_type=Path), metavar="FILE", help="Local weights for the victim."
-        ),
-        click.option(
-            "--victim",
-            "victims" if multiple else "victim",
-            multiple=multiple,
-            required=True,
-            metavar="SPEC",
-            help="timm/NAME.TAG, tv/NAME, embedded/NAME, file:PATH, module:function, NAME:random (see 'victims list').",
         ),
     ):
         command = option(command)
     return command
+
+
+def victim_options(command: Callable[..., Any], multiple: bool = False) -> Callable[..., Any]:
+    """--victim (repeatable as `victims` when `multiple`), --weights and --arch."""
+    return click.option(
+        "--victim",
+        "victims" if multiple else "victim",
+        multiple=multiple,
+        required=True,
+        metavar="SPEC",
+        help="timm/NAME.TAG, tv/NAME, embedded/NAME, file:PATH, module:function, NAME:random (see 'victims --help').",
+    )(weight_options(command))
 
 
 def say(text: str) -> None:

@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import click
 
-from .options import device_options, say
+from .options import device_options, say, weight_options
 
 
 def _spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The SPEC argument with --weights and --arch."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--arch", metavar="NAME", help="Architecture for SPEC file:PATH."),
-        click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Local weights."),
-        click.argument("spec"),
-    ):
-        command = option(command)
-    return command
+    """The SPEC argument with --weights and --arch, and --json."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    return click.argument("spec")(weight_options(as_json(command)))
 
 
 @click.group()
