@@ -10,8 +10,9 @@ from torch import Tensor
 from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
 from ..runfolder import load_optimizer_tensors, optimizer_tensors
+from ..victims import Probe
 from .loop import Crafting, repeat
-from .losses import feature_similarity
+from .losses import displacement_similarity
 from .objective import Objective
 
 
@@ -41,8 +42,9 @@ def train_latents(
 ) -> PerturbationGenerator:
     """Trains z -> eps tanh(...) for `images` image-gradients.
 
-    Each batch holds batch/2 images twice, under two different patterns, so that the diversity term (the cosine
-    between the features that the two cause) costs no pass of its own."""
+    Each batch holds batch/2 images twice, under two different patterns, so that the diversity term (the cosine between
+    the ways in which the two move the features) costs no image-gradient of its own.
+    """
     victim = run.victim
     size = (victim.input_size[1], victim.input_size[2])
     network = PerturbationGenerator(size, run.eps, width=width, seed=run.seed).to(victim.device)
@@ -51,12 +53,13 @@ def train_latents(
     def advance(generator: torch.Generator) -> dict[str, Any]:
         half = max(1, batch // 2)
         x = source.batch(half, generator)
-        clean = objective.clean(victim, x)
-        run.cost.image_forwards += half if clean else 0
+        with torch.no_grad():
+            clean = victim.probe(x)
+        run.cost.image_forwards += half
         deltas = network(network.latents(2, generator)).repeat_interleave(half, 0)
-        twice = None if clean is None else type(clean)(clean.logits.repeat(2, 1), clean.features.repeat(2, 1), [])
+        twice = Probe(clean.logits.repeat(2, 1), clean.features.repeat(2, 1), [])
         loss, probe = objective(victim, (x.repeat(2, 1, 1, 1) + deltas).clamp(0, 1), twice)
-        similarity = feature_similarity(*probe.features.chunk(2))
+        similarity = displacement_similarity(clean.features, *probe.features.chunk(2))
         optimizer.zero_grad()
         (loss + diversity * similarity).backward()
         optimizer.step()

@@ -34,7 +34,8 @@ class Cost:
 @dataclass
 class Crafting:
     """Everything that a method shares with all others: the victim, the images, the budget and the run's place on
-    disk."""
+    disk.
+    """
 
     victim: Victim
     source: ProxySource | None
@@ -91,7 +92,8 @@ def repeat(
     """Calls `advance(generator)` until `images` image-gradients are spent in this stage; it counts them in `run.cost`.
 
     Every iteration draws from a generator seeded by (seed, stage, iteration), so that a resumed stage ends in the
-    bytes of an uninterrupted one. `advance` returns figures for the log."""
+    bytes of an uninterrupted one. `advance` returns figures for the log.
+    """
     iteration, done, unsaved = 0, 0, 0
     if held := run.saved(stage):
         tensors, meta = held

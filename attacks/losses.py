@@ -47,7 +47,10 @@ def cosine(clean: Tensor, perturbed: Tensor) -> Tensor:
     return F.cosine_similarity(perturbed, clean).mean()
 
 
-def feature_similarity(features: Tensor, others: Tensor) -> Tensor:
-    """Mean cosine between the features that two different perturbations cause on the same images: low is diverse
-    (after NAG)."""
-    return F.cosine_similarity(features, others).mean()
+def displacement_similarity(clean: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Mean cosine between the ways in which two perturbations move the features (B,F) of the same images.
+
+    Low is diverse. NAG keeps patterns apart by the distance of their features; the direction of the move is what
+    tells small patterns apart, whose features are all near the clean ones.
+    """
+    return F.cosine_similarity(one - clean, other - clean).mean()

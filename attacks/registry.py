@@ -36,7 +36,8 @@ class Method:
 
     def check(self, params: dict[str, Any]) -> dict[str, Any]:
         """`params` with text values read as the parameter's type; raises UsageError for names the method does not
-        have."""
+        have.
+        """
         known = self.parameters()
         for key in params:
             if key not in known:

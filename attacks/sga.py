@@ -29,7 +29,8 @@ def sga(
     `batch` images an outer step, walked through `passes` times in minibatches of `minibatch` by an inner copy of
     delta that takes its own sign steps; the mean of the inner gradients moves delta by `step` * eps. The loss is the
     cross-entropy against the victim's own clean prediction, cut at `clamp`. Where the budget would not allow
-    `min_steps` outer steps, `batch` shrinks until it does: published settings assume some 800 steps."""
+    `min_steps` outer steps, `batch` shrinks until it does: published settings assume some 800 steps.
+    """
     assert run.source is not None
     batch = max(minibatch, min(batch, run.budget // (min_steps * passes) // minibatch * minibatch))
     source = run.source

@@ -1,5 +1,6 @@
 """Steps on delta: projections onto the budget, and the two step rules that the field uses. Pure but for their own
-state."""
+state.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def steepest(gradient: Tensor, norm: str = "linf") -> Tensor:
 
 class SteepestStep:
     """delta - size * steepest(gradient): sign descent in L-inf, the step of SGD-UAP, SPGD and SGA. `size` in pixel
-    units."""
+    units.
+    """
 
     def __init__(self, size: float, norm: str = "linf") -> None:
         self.size, self.norm = size, norm
@@ -64,7 +66,8 @@ class AdamStep:
     """Adam (Kingma and Ba, 2015) on delta itself; `lr` in pixel units, so lr > 2 eps is bang-bang .
 
     In L2 the second moment is one number for all pixels: a scale per pixel would turn the step towards a corner of a
-    cube."""
+    cube.
+    """
 
     def __init__(self, lr: float, norm: str = "linf", betas: tuple[float, float] = (0.9, 0.99)) -> None:
         self.lr, self.norm, self.betas = lr, norm, betas

@@ -1,5 +1,6 @@
 """The perturbation generator: latents z -> patterns eps * tanh(...), so that every output is within the budget by
-construction."""
+construction.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class PerturbationGenerator(nn.Module):
 
     Residual upsampling blocks, as image generators have, but with group norm: a pattern may not depend on the other
     patterns in its batch. Like NAG's (Mopuri et al., CVPR 2018) it adds fresh noise maps, here fixed per network, at
-    every scale, since a convolutional net makes high frequencies reluctantly and perturbations live on them."""
+    every scale, since a convolutional net makes high frequencies reluctantly and perturbations live on them.
+    """
 
     def __init__(
         self, size: tuple[int, int], eps: float, *, latent_dim: int = 16, width: int = 16, seed: int = 0
@@ -31,6 +33,7 @@ class PerturbationGenerator(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng(seed, "perturbation-generator").initial_seed())
             self.project = nn.Linear(latent_dim, channels[0] * self.first[0] * self.first[1])
+            nn.init.normal_(self.project.weight)  # latents must outweigh the biases, or all patterns are one
             self.blocks = nn.ModuleList(_Block(a, b) for a, b in pairwise(channels))
             self.to_rgb = nn.Conv2d(channels[-1], 3, 3, padding=1)
             for i, (c, _) in enumerate(zip(channels[1:], self.blocks, strict=True)):
@@ -57,6 +60,8 @@ class _Block(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.noise = nn.Conv2d(max(1, outputs // 4), outputs, 1)
+        with torch.no_grad():
+            self.noise.weight.mul_(0.3)  # the same for all latents, so it must not drown them
         self.norm = nn.GroupNorm(min(4, outputs), outputs)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:

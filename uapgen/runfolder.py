@@ -59,7 +59,8 @@ class RunFolder:
 
     def save(self, name: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Writes the state `name`; `meta` is JSON. The length of stats.jsonl is kept, so that a resumed log has no
-        doubles."""
+        doubles.
+        """
         if not is_main():
             return
         log = self.path / "stats.jsonl"

@@ -38,7 +38,8 @@ def resolve_device(spec: str | torch.device = "auto") -> torch.device:
 
 def resolve_precision(spec: str, device: torch.device, module: nn.Module) -> str:
     """`auto` picks bf16 where it was measured to pay: GPUs, and CPUs with bf16 units on nets without depthwise
-    convs."""
+    convs.
+    """
     if spec not in ("auto", "fp32", "bf16"):
         raise UsageError(f"precision {spec!r} is unknown; expected auto, fp32 or bf16")
     if spec != "auto":
@@ -53,7 +54,8 @@ def start_process(threads: int | None = None) -> None:
     """What a command does once: CPU threads, and an allocator that keeps large blocks.
 
     glibc hands every activation map back to the kernel and faults it in again; keeping them took an image-gradient on
-    the embedded victim from 43 to 17 ms on two cores (scripts/bench prints the ratio)."""
+    the embedded victim from 43 to 17 ms on two cores (scripts/bench prints the ratio).
+    """
     if threads:
         torch.set_num_threads(threads)
     if sys.platform == "linux":

@@ -32,7 +32,8 @@ class Preprocessing:
 @dataclass(frozen=True)
 class Probe:
     """What one forward pass showed: logits (B,K), penultimate features (B,F) and the outputs of the layers asked
-    for."""
+    for.
+    """
 
     logits: Tensor
     features: Tensor
@@ -128,7 +129,8 @@ class Victim:
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features (B,F): what the classifier layer reads, averaged over positions where it is
-        convolutional."""
+        convolutional.
+        """
         return self.probe(x).features
 
     def layers(self) -> list[str]:

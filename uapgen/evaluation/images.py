@@ -99,7 +99,8 @@ def default_workers() -> int:
 
 def read_rgb(path: Path) -> Image.Image:
     """Any picture file as 8-bit RGB. 16-bit grey keeps its high byte (Pillow alone would saturate it); transparency is
-    dropped; EXIF orientation is ignored, as in the published ImageNet accuracies."""
+    dropped; EXIF orientation is ignored, as in the published ImageNet accuracies.
+    """
     with Image.open(path) as image:
         if image.mode.startswith("I"):
             high = (np.asarray(image).clip(0, 65535) // 256).astype(np.uint8)

@@ -30,7 +30,8 @@ COVERAGE_IMAGES = 256
 @dataclass(frozen=True)
 class ProxyGanSettings:
     """What decides the trained generator's bytes, beside the victim, the images and the seed. `images` counts
-    generator steps' images."""
+    generator steps' images.
+    """
 
     images: int
     victim_every: int = 4

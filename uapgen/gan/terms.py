@@ -35,7 +35,8 @@ class VictimTerms:
 
     Looks at every `every`-th generator step only, with the loss scaled up to match (lazy regularisation): the
     victim's pass costs far more than the GAN's own. `effective=False` keeps all class weights at 1, which is DeGAN's
-    diversity loss."""
+    diversity loss.
+    """
 
     def __init__(
         self,
