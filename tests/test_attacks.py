@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from conftest import TINY, gratings
 from uapgen.attacks import craft, find_method, methods
-from uapgen.attacks.losses import activation_energy, log_energy, stubborn_weights
+from uapgen.attacks.losses import activation_energy, displacement_similarity, log_energy, stubborn_weights
 from uapgen.attacks.steps import AdamStep, SteepestStep, project
 from uapgen.errors import UsageError
 from uapgen.victims import Preprocessing, Victim
@@ -209,6 +209,14 @@ def test_log_energy_pulls_every_image_alike() -> None:
     log_energy([a]).backward()
     assert a.grad is not None
     assert torch.allclose(a.grad * a, torch.full((2, 1), -1.0))  # d(-mean log a^2 / 2) = -1 / a for two images
+
+
+def test_patterns_are_alike_when_they_move_features_the_same_way() -> None:
+    clean = torch.tensor([[5.0, 5.0], [1.0, 2.0]])
+    move = torch.tensor([[0.1, 0.0], [0.0, 0.1]])
+    assert displacement_similarity(clean, clean + move, clean + 3 * move).item() == pytest.approx(1, abs=1e-5)
+    assert displacement_similarity(clean, clean + move, clean - move).item() == pytest.approx(-1, abs=1e-5)
+    assert displacement_similarity(clean, clean + move, clean + move.flip(1)).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_images_that_move_least_weigh_most() -> None:

@@ -53,8 +53,8 @@ def resolve_precision(spec: str, device: torch.device, module: nn.Module) -> str
 def start_process(threads: int | None = None) -> None:
     """What a command does once: CPU threads, and an allocator that keeps large blocks.
 
-    glibc hands every activation map back to the kernel and faults it in again; keeping them took an image-gradient on
-    the embedded victim from 43 to 17 ms on two cores (scripts/bench prints the ratio).
+    glibc hands every activation map back to the kernel and faults it in again, which took more time than the
+    convolutions of a small net (`scripts/bench.py` prints the ratio).
     """
     if threads:
         torch.set_num_threads(threads)
