@@ -146,7 +146,10 @@ def _refine(
             images=images_each,
         )
         path.append(delta)
-    marks = [held_out.score(delta) for delta in path]
+    marks: list[float] = []
+    for delta in path:
+        marks.append(held_out.score(delta))
+        run.report("choose", len(marks), len(path), {"score": marks[-1]})
     run.notes["held_out"] = {"starts": scores, "path": marks, "n": len(held_out.images)}
     return path[marks.index(max(marks))]
 

@@ -137,7 +137,7 @@ def _craft(
     click.echo(str(out))
 
 
-SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation")
+SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation", "score")
 
 
 class Progress:
@@ -153,7 +153,14 @@ class Progress:
         if stage != self._stage:
             self.close()
             self._stage = stage
-            self._bar = tqdm(total=total, desc=stage, unit="img", file=sys.stderr, mininterval=1.0, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total,
+                desc=f"{stage:<9}",
+                unit="img" if stage != "choose" else "it",
+                file=sys.stderr,
+                mininterval=1.0,
+                dynamic_ncols=True,
+            )
         assert self._bar is not None
         self._bar.set_postfix({name: figures[name] for name in SHOWN if name in figures}, refresh=False)
         self._bar.update(done - self._bar.n)
