@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..gan.proxy import GanSource, ProxyGanSettings, proxy_gan
 from ..gan.terms import TermWeights
-from ..proxies import DeltaCrops, GaussianPrior, Mixture, PinkNoise, Pool, Procedural, ProxySource
+from ..proxies import Mixture, PinkNoise, Pool, Procedural, ProxySource
+from .images import ImagesWithCrops
 from .latents import train_latents
 from .loop import Crafting, gradient_of, optimise
 from .objective import Objective
@@ -41,6 +42,7 @@ def cbgan(
     generator_share: float = 0.05,
     generator_width: int = 16,
     generator_lr: float = 2e-3,
+    generator_crops: float = 0.0,
     diversity: float = 0.5,
     candidates: int = 4,
     pool: int = 384,
@@ -60,7 +62,8 @@ def cbgan(
     `balance` weighs the class-balancing regulariser (`effective`=false keeps its class weights at 1), `confidence` and
     `statistics` the other terms; the victim looks at every `gan_every`-th step. It takes `gan_share` of the budget and
     is cached per victim; `gan`=false leaves it out and gives its share to refinement.
-    (b) A perturbation generator takes `generator_share`, with a `diversity` term; its latents give `candidates`.
+    (b) A perturbation generator takes `generator_share`, with a `diversity` term, on the same proxies and on crops of
+    its own patterns (share `generator_crops`); its latents give `candidates`.
     (c) The best candidate is refined by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on
     crops of itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the
     `activation` log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits`
@@ -95,6 +98,7 @@ def cbgan(
             lr=generator_lr,
             diversity=diversity,
             width=generator_width,
+            crops=generator_crops,
         )
         with torch.no_grad():
             starts += network(network.latents(candidates, run.rng("latents"))).split(1)
@@ -130,7 +134,7 @@ def _refine(
     starts = [start.to(device) for start in starts]
     scores = [held_out.score(start) for start in starts]
     delta = starts[scores.index(max(scores))]
-    images = _Images(run, proxies, batch, crops, delta)
+    images = ImagesWithCrops(run, proxies, batch, crops)
     run.sources = [proxies, images.crops, held_out.source]
     step = AdamStep(lr[0])
     images_each = max(1, (run.budget - run.cost.image_gradients) // SEGMENTS // batch) * batch
@@ -154,23 +158,8 @@ def _refine(
     return path[marks.index(max(marks))]
 
 
-class _Images:
-    """A batch for refinement: crops of faint noise + current delta, and proxies."""
-
-    def __init__(self, run: Crafting, proxies: ProxySource, batch: int, crops: float, delta: Tensor) -> None:
-        self.delta, self.proxies = delta, proxies
-        prior = GaussianPrior(run.victim.input_size[1:], run.victim.device, std=10)
-        self.crops = DeltaCrops(prior, lambda: self.delta, crops=batch)
-        self.counts = (round(crops * batch), batch - round(crops * batch))
-
-    def batch(self, delta: Tensor, generator: torch.Generator) -> Tensor:
-        self.delta = delta
-        parts = zip((self.crops, self.proxies), self.counts, strict=True)
-        return torch.cat([source.batch(n, generator) for source, n in parts if n])
-
-
 def _gradient(
-    run: Crafting, objective: Objective, images: _Images, delta: Tensor, generator: torch.Generator
+    run: Crafting, objective: Objective, images: ImagesWithCrops, delta: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Any]]:
     x = images.batch(delta, generator)
     clean = objective.clean(run.victim, x)

@@ -11,6 +11,7 @@ from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
 from ..runfolder import load_optimizer_tensors, optimizer_tensors
 from ..victims import Probe
+from .images import ImagesWithCrops
 from .loop import Crafting, repeat
 from .losses import displacement_similarity
 from .objective import Objective
@@ -39,6 +40,7 @@ def train_latents(
     lr: float,
     diversity: float,
     width: int,
+    crops: float,
 ) -> PerturbationGenerator:
     """Trains z -> eps tanh(...) for `images` image-gradients.
 
@@ -50,10 +52,14 @@ def train_latents(
     network = PerturbationGenerator(size, run.eps, width=width, seed=run.seed).to(victim.device)
     optimizer = torch.optim.Adam(network.parameters(), lr, betas=(0.5, 0.99))
 
+    half = max(1, batch // 2)
+    images_with_crops = ImagesWithCrops(run, source, half, crops)
+    # Crops are of the pattern at latent zero: one that the network has now, at no cost.
+    middle = torch.zeros(1, network.latent_dim, device=victim.device)
+
     def advance(generator: torch.Generator) -> dict[str, Any]:
-        half = max(1, batch // 2)
-        x = source.batch(half, generator)
         with torch.no_grad():
+            x = images_with_crops.batch(network(middle), generator)
             clean = victim.probe(x)
         run.cost.image_forwards += half
         deltas = network(network.latents(2, generator)).repeat_interleave(half, 0)
