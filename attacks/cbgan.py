@@ -35,6 +35,7 @@ def cbgan(
     gan_width: int = 12,
     gan_latent: int = 64,
     gan_batch: int = 16,
+    gan_weight: float = 0.2,
     effective: bool = True,
     balance: float = 10.0,
     confidence: float = 4.0,
@@ -49,7 +50,7 @@ def cbgan(
     batch: int = 8,
     crops: float = 0.5,
     lr: float = 0.15,
-    lr_end: float = 0.01,
+    lr_end: float = 0.005,
     activation: float = 1.0,
     logits: float = 0.0,
     features: float = 0.0,
@@ -61,17 +62,19 @@ def cbgan(
     (a) A GAN whose discriminator sees procedural images (or --proxy) and whose generator also answers to the victim:
     `balance` weighs the class-balancing regulariser (`effective`=false keeps its class weights at 1), `confidence` and
     `statistics` the other terms; the victim looks at every `gan_every`-th step. It takes `gan_share` of the budget and
-    is cached per victim; `gan`=false leaves it out and gives its share to refinement.
+    is cached per victim; its samples are the share `gan_weight` of the proxies. `gan`=false leaves it out and gives its
+    image-gradients to refinement.
     (b) A perturbation generator takes `generator_share`, with a `diversity` term, on the same proxies and on crops of
-    its own patterns (share `generator_crops`); its latents give `candidates`.
-    (c) The best candidate is refined by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on
-    crops of itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the
+    its own patterns (share `generator_crops`); its latents give `candidates`. The one that moves held-out proxies most
+    is refined, if it beats a random start.
+    (c) Refinement is by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on crops of the
+    pattern itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the
     `activation` log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits`
-    and `features`. (d) The point of that path that moves held-out proxies most is returned.
+    and `features`.
     """
     victim = run.victim
     real = run.source or Procedural(victim.input_size[1:], victim.device)
-    sources: list[ProxySource] = [Pool(real, pool, run.seed)]
+    sources: list[tuple[ProxySource, float]] = [(Pool(real, pool, run.seed), 1 - gan_weight)]
     gan_images = int(gan_share * run.budget) // gan_batch * gan_batch if gan else 0
     if gan_images:
         settings = ProxyGanSettings(
@@ -84,8 +87,8 @@ def cbgan(
             effective=effective,
             weights=TermWeights(balance, confidence, statistics),
         )
-        sources.append(Pool(_gan_stage(run, settings, gan_seed), pool, run.seed))
-    proxies = Mixture([(source, 1.0) for source in sources])
+        sources.append((Pool(_gan_stage(run, settings, gan_seed), pool, run.seed), gan_weight))
+    proxies = Mixture(sources)
     objective = Objective(activation, logits, features, start, end)
     starts = [random_start(victim.input_size, run.eps, run.rng("start"))]
     if images := int(generator_share * run.budget) // batch * batch:
@@ -128,7 +131,7 @@ def _refine(
     crops: float,
     lr: tuple[float, float],
 ) -> Tensor:
-    """Refines the best start with what is left of the budget; returns the best of its path on held-out proxies."""
+    """Refines the start that moves held-out proxies most, with what is left of the budget, by steps that shrink."""
     size, device = run.victim.input_size[1:], run.victim.device
     held_out = HeldOut(run, PinkNoise(size, device), HELD_OUT_IMAGES, batch)
     starts = [start.to(device) for start in starts]
@@ -138,9 +141,9 @@ def _refine(
     run.sources = [proxies, images.crops, held_out.source]
     step = AdamStep(lr[0])
     images_each = max(1, (run.budget - run.cost.image_gradients) // SEGMENTS // batch) * batch
-    path = []
-    for i in range(SEGMENTS):  # one stage each: a finished one is read back, and its end is a candidate
-        step.lr = lr[0] + (lr[1] - lr[0]) * i / (SEGMENTS - 1)
+    marks: list[float] = []
+    for i in range(SEGMENTS):
+        step.lr = lr[0] * (lr[1] / lr[0]) ** (i / (SEGMENTS - 1))
         delta = optimise(
             run,
             f"refine{i}",
@@ -149,13 +152,9 @@ def _refine(
             step=step,
             images=images_each,
         )
-        path.append(delta)
-    marks: list[float] = []
-    for delta in path:
         marks.append(held_out.score(delta))
-        run.report("choose", len(marks), len(path), {"score": marks[-1]})
     run.notes["held_out"] = {"starts": scores, "path": marks, "n": len(held_out.images)}
-    return path[marks.index(max(marks))]
+    return delta
 
 
 def _gradient(

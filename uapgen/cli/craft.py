@@ -137,7 +137,7 @@ def _craft(
     click.echo(str(out))
 
 
-SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation", "score")
+SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation")
 
 
 class Progress:
