@@ -1,4 +1,4 @@
-"""Choosing among candidates on held-out proxies: images that no stage trained on, and never an evaluation image."""
+"""Choosing among starts on held-out proxies: images that no stage trained on, and never an evaluation image."""
 
 from __future__ import annotations
 
