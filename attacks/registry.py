@@ -25,10 +25,6 @@ class Method:
     images: str  # "none": runs without any image; "driven": needs images, the paper took the victim's domain
     norms: tuple[str, ...] = ("linf",)
 
-    @property
-    def summary(self) -> str:
-        return (inspect.getdoc(self.function) or "").splitlines()[0]
-
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The method's own keyword parameters, by name."""
         signature = inspect.signature(self.function, eval_str=True)
