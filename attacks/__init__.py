@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..victims import Victim
 from . import cbgan, cosine, noise, sga  # noqa: F401 (importing a method registers it)
 from .loop import Callback, Crafting
 from .registry import Method, find_method, methods, register
+from .snapshots import Snapshots
 from .steps import project
 
 __all__ = ["BUDGETS", "Crafting", "Method", "craft", "find_method", "methods", "register"]
@@ -32,6 +34,10 @@ def craft(
     norm: str = "linf",
     seed: int = 0,
     budget: str | int = "quick",
+    target: int | None = None,
+    tile: int = 1,
+    stop_on: ProxySource | None = None,
+    marks: Sequence[int] = (),
     folder: str | Path | None = None,
     restart: bool = False,
     callback: Callback | None = None,
@@ -41,7 +47,10 @@ def craft(
 
     `eps` bounds the pattern in [0,1] pixel units (10/255 is customary), in `norm` linf or l2. `source` gives the
     proxy images; None means the method's own, which for data-free methods is no image at all. `budget` is quick,
-    standard, full or a number of image-gradients. With a `folder` the run saves its state there and the same call
+    standard, full or a number of image-gradients. `target` is a class that every image shall go to; `tile` > 1 makes
+    the pattern repeat tile x tile times (TSC-UAP); `stop_on` are images whose fooling rate stops and selects, for
+    methods whose papers do that. `marks` are image-gradients at which a copy of the pattern is kept in `folder`/marks.
+    With a `folder` the run saves its state there and the same call
     goes on after an interruption, ending in the same bytes. `params` are the method's own (see
     `find_method(name).parameters()`).
 
@@ -49,6 +58,7 @@ def craft(
     """
     chosen = find_method(method)
     _check(chosen, victim, source, eps, norm)
+    _check_options(chosen, victim, target, tile, stop_on)
     params = chosen.check(params)
     steps = _budget(budget)
     options = {
@@ -61,11 +71,16 @@ def craft(
         "norm": norm,
         "seed": seed,
         "budget": steps,
+        "target": target,
+        "tile": tile,
+        "stop_on": stop_on.describe() if stop_on else None,
     }
     run_folder = RunFolder(folder, options, restart=restart) if folder else None
-    run = Crafting(victim, source, eps, seed, steps, norm, run_folder, callback)
-    delta = project(chosen.function(run, **params), eps, norm)[0].cpu()
-    sources = run.sources or ([source] if source else [])
+    run = Crafting(victim, source, eps, seed, steps, norm, target, tile, stop_on, run_folder, callback)
+    run.snapshots = Snapshots(run_folder.path / "marks", marks) if run_folder else None
+    delta = project(run.tied(chosen.function(run, **params)), eps, norm)[0].cpu()
+    sources = (run.sources or ([source] if source else [])) + ([stop_on] if stop_on else [])
+    extra = {**({"target": target} if target is not None else {}), **({"tile": tile} if tile > 1 else {})}
     return Perturbation.create(
         delta,
         eps=eps,
@@ -73,7 +88,7 @@ def craft(
         method={
             "name": method,
             "paper": chosen.paper,
-            "params": {**{k: p.default for k, p in chosen.parameters().items()}, **params},
+            "params": {**{k: p.default for k, p in chosen.parameters().items()}, **params, **extra},
             "budget": steps,
             "stopped": run.stopped,
             **({"notes": run.notes} if run.notes else {}),
@@ -97,6 +112,22 @@ def _check(method: Method, victim: Victim, source: ProxySource | None, eps: floa
         raise UsageError(
             f"{method.name} learns from images: give --train-data DIR, or --proxy procedural to run it without data"
         )
+
+
+def _check_options(method: Method, victim: Victim, target: int | None, tile: int, stop_on: ProxySource | None) -> None:
+    if target is not None and not method.targeted:
+        raise UsageError(f"{method.name} has no targeted form; those that have: {_names(lambda m: m.targeted)}")
+    if target is not None and not 0 <= target < victim.num_classes:
+        raise UsageError(f"target {target} is not a class of {victim.name}: expected 0..{victim.num_classes - 1}")
+    if stop_on and not method.stops:
+        raise UsageError(f"{method.name} does not stop on images; those that do: {_names(lambda m: m.stops)}")
+    h, w = victim.input_size[1:]
+    if tile < 1 or h % tile or w % tile:
+        raise UsageError(f"tile {tile} does not divide the victim's input {h}x{w}")
+
+
+def _names(has: Callable[[Method], bool]) -> str:
+    return ", ".join(name for name, method in methods().items() if has(method)) or "none"
 
 
 def _budget(budget: str | int) -> int:

@@ -14,7 +14,9 @@ from ..proxies import ProxySource
 from ..runfolder import RunFolder
 from ..runtime import rng
 from ..victims import Victim
-from .steps import Step, project, saturation
+from .snapshots import Snapshots
+from .steps import Step, project, saturation, tie
+from .stopping import StopOnImages
 
 Callback = Callable[[str, int, int, dict[str, Any]], None]  # stage, images done, images in all, figures
 Gradient = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Any]]]
@@ -43,6 +45,9 @@ class Crafting:
     seed: int
     budget: int
     norm: str = "linf"
+    target: int | None = None  # the class that every image shall go to; None: away from its own
+    tile: int = 1  # delta repeats tile x tile times (TSC-UAP)
+    stop_on: ProxySource | None = None  # images whose fooling rate stops and selects, for methods that stop so
     folder: RunFolder | None = None
     callback: Callback | None = None
     save_every: int = 480
@@ -54,9 +59,19 @@ class Crafting:
     notes: dict[str, Any] = field(
         default_factory=dict
     )  # figures that belong into the card; must not depend on time or host
+    snapshots: Snapshots | None = None
 
     def rng(self, *key: object) -> torch.Generator:
         return rng(self.seed, *key)
+
+    def tied(self, delta: Tensor) -> Tensor:
+        """`delta` (B,C,H,W) averaged over its tiles, where the run asks for a tiled pattern; differentiable."""
+        return tie(delta, self.tile)
+
+    def snapshot(self, delta: Tensor) -> None:
+        """Offers the pattern (1,C,H,W) that the method would return if it ended here, for curves over cost."""
+        if self.snapshots:
+            self.snapshots.offer(self.cost.image_gradients, lambda: project(self.tied(delta), self.eps, self.norm))
 
     def report(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
         if self.folder:
@@ -87,64 +102,90 @@ class State(Protocol):
 
 
 def repeat(
-    run: Crafting, stage: str, state: State, advance: Callable[[torch.Generator], dict[str, Any]], images: int
+    run: Crafting,
+    stage: str,
+    state: State,
+    advance: Callable[[torch.Generator], dict[str, Any]],
+    images: int,
+    finished: Callable[[], bool] = lambda: False,
 ) -> None:
     """Calls `advance(generator)` until `images` image-gradients are spent in this stage; it counts them in `run.cost`.
 
     Every iteration draws from a generator seeded by (seed, stage, iteration), so that a resumed stage ends in the
-    bytes of an uninterrupted one. `advance` returns figures for the log.
+    bytes of an uninterrupted one. `advance` returns figures for the log. `finished()`, a function of what `state`
+    saves, ends the stage early.
     """
     iteration, done, unsaved = 0, 0, 0
     if held := run.saved(stage):
         tensors, meta = held
         iteration, done = meta["iteration"], meta["done"]
         state.load(tensors)
-    while done < images:
+    while done < images and not finished():
         before = run.cost.image_gradients
         figures = advance(run.rng(stage, iteration))
         iteration += 1
         spent = run.cost.image_gradients - before
         done, unsaved = done + spent, unsaved + spent
         run.report(stage, min(done, images), images, figures)
-        if unsaved >= run.save_every or done >= images:
+        if unsaved >= run.save_every or done >= images or finished():
             run.save(stage, state.tensors(), iteration=iteration, done=done)
             unsaved = 0
 
 
 class _Delta:
-    def __init__(self, delta: Tensor, step: Step) -> None:
-        self.delta, self.step = delta, step
+    def __init__(self, delta: Tensor, step: Step, stopping: StopOnImages | None) -> None:
+        self.delta, self.step, self.stopping = delta, step, stopping
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"delta": self.delta, **self.step.tensors()}
+        stopping = self.stopping.tensors() if self.stopping else {}
+        return {"delta": self.delta, **self.step.tensors(), **stopping}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.delta = tensors.pop("delta")
+        if self.stopping:
+            self.stopping.load(tensors)
         self.step.load(tensors)
 
 
-def optimise(run: Crafting, stage: str, gradient: Gradient, *, delta: Tensor, step: Step, images: int) -> Tensor:
+def optimise(
+    run: Crafting,
+    stage: str,
+    gradient: Gradient,
+    *,
+    delta: Tensor,
+    step: Step,
+    images: int,
+    stopping: StopOnImages | None = None,
+) -> Tensor:
     """Minimises a loss over delta (1,C,H,W) by projected steps until `images` image-gradients are spent in this stage.
 
-    `gradient(delta, generator) -> (gradient, figures)` spends them. Raises UapgenError when the gradient is not finite.
+    `gradient(delta, generator) -> (gradient, figures)` spends them; use `gradient_of`. With `stopping` the stage may
+    end before, and the best delta on its images is returned instead of the last. Raises UapgenError when the gradient is not finite.
     """
-    state = _Delta(delta.to(run.victim.device), step)
+    state = _Delta(run.tied(delta.to(run.victim.device)), step, stopping)
 
     def advance(generator: torch.Generator) -> dict[str, Any]:
         towards, figures = gradient(state.delta, generator)
         if not torch.isfinite(towards).all():
             raise UapgenError(f"{stage}: the gradient is not finite; try --precision fp32")
         state.delta = project(step(state.delta, towards), run.eps, run.norm)
+        run.snapshot(state.delta)
+        if stopping:
+            figures = {**figures, **stopping.look(state.delta)}
         return {**figures, "saturation": round(saturation(state.delta, run.eps), 4)}
 
-    repeat(run, stage, state, advance, images)
-    return state.delta
+    repeat(run, stage, state, advance, images, stopping.finished if stopping else lambda: False)
+    if stopping is None:
+        return state.delta
+    if stopping.finished():
+        run.stopped = "no better on --stop-on images"
+    return stopping.best(state.delta)
 
 
 def gradient_of(run: Crafting, loss: Callable[[Tensor], Tensor], delta: Tensor, images: int) -> tuple[Tensor, float]:
-    """d loss / d delta and the loss itself; counts `images` image-gradients."""
+    """d loss / d delta, tied over tiles, and the loss itself; counts `images` image-gradients."""
     variable = delta.detach().requires_grad_(True)
     value = loss(variable)
     (towards,) = torch.autograd.grad(value, variable)
     run.cost.image_gradients += images
-    return towards, round(value.item(), 6)
+    return run.tied(towards), round(value.item(), 6)

@@ -54,3 +54,12 @@ def displacement_similarity(clean: Tensor, one: Tensor, other: Tensor) -> Tensor
     tells small patterns apart, whose features are all near the clean ones.
     """
     return F.cosine_similarity(one - clean, other - clean).mean()
+
+
+def classification(logits: Tensor, labels: Tensor, target: int | None = None, clamp: float = float("inf")) -> Tensor:
+    """Away from `labels` (B,): -mean min(CE, clamp), so that images that are fooled beyond doubt stop pulling (Shafahi
+    et al. 2020). With a `target`: the mean cross-entropy to that class.
+    """
+    if target is not None:
+        return F.cross_entropy(logits, torch.full_like(labels, target))
+    return -F.cross_entropy(logits, labels, reduction="none").clamp_max(clamp).mean()

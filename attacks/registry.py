@@ -24,6 +24,8 @@ class Method:
     year: int | None
     images: str  # "none": runs without any image; "driven": needs images, the paper took the victim's domain
     norms: tuple[str, ...] = ("linf",)
+    targeted: bool = False  # has a form that leads every image to one class
+    stops: bool = False  # its paper stops on the fooling rate of images: takes `stop_on`
 
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The method's own keyword parameters, by name."""
@@ -46,12 +48,19 @@ _METHODS: dict[str, Method] = {}
 
 
 def register(
-    name: str, *, paper: str, year: int | None, images: str = "none", norms: tuple[str, ...] = ("linf",)
+    name: str,
+    *,
+    paper: str,
+    year: int | None,
+    images: str = "none",
+    norms: tuple[str, ...] = ("linf",),
+    targeted: bool = False,
+    stops: bool = False,
 ) -> Callable[[Craft], Craft]:
     """Makes a function known as `--method NAME`."""
 
     def keep(function: Craft) -> Craft:
-        _METHODS[name] = Method(name, function, paper, year, images, norms)
+        _METHODS[name] = Method(name, function, paper, year, images, norms, targeted, stops)
         return function
 
     return keep

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .loop import Crafting, gradient_of, optimise
+from .losses import classification
 from .registry import register
 from .steps import SteepestStep, project, steepest
 
 
-@register("sga", paper="Liu et al., ICCV 2023", year=2023, images="driven", norms=("linf", "l2"))
+@register("sga", paper="Liu et al., ICCV 2023", year=2023, images="driven", norms=("linf", "l2"), targeted=True)
 def sga(
     run: Crafting,
     *,
@@ -28,8 +28,8 @@ def sga(
 
     `batch` images an outer step, walked through `passes` times in minibatches of `minibatch` by an inner copy of
     delta that takes its own sign steps; the mean of the inner gradients moves delta by `step` * eps. The loss is the
-    cross-entropy against the victim's own clean prediction, cut at `clamp`. Where the budget would not allow
-    `min_steps` outer steps, `batch` shrinks until it does: published settings assume some 800 steps.
+    cross-entropy against the victim's own clean prediction, cut at `clamp`, or to the target class. Where the budget
+    would not allow `min_steps` outer steps, `batch` shrinks until it does: published settings assume some 800 steps.
     """
     assert run.source is not None
     batch = max(minibatch, min(batch, run.budget // (min_steps * passes) // minibatch * minibatch))
@@ -46,7 +46,7 @@ def sga(
                 x, y = images[pick], labels[pick]
 
                 def loss(d: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
-                    return -clamped_cross_entropy(run.victim((x + d).clamp(0, 1)), y, clamp)
+                    return classification(run.victim((x + d).clamp(0, 1)), y, run.target, clamp)
 
                 towards, value = gradient_of(run, loss, inner, len(x))
                 inner = project(inner - step * run.eps * steepest(towards, run.norm), run.eps, run.norm)
@@ -56,8 +56,3 @@ def sga(
 
     start = torch.zeros(1, *run.victim.input_size)
     return optimise(run, "sga", aggregate, delta=start, step=SteepestStep(step * run.eps, run.norm), images=run.budget)
-
-
-def clamped_cross_entropy(logits: Tensor, labels: Tensor, clamp: float) -> Tensor:
-    """Mean over images of min(CE, clamp): images that are fooled beyond doubt stop pulling (Shafahi et al. 2020)."""
-    return F.cross_entropy(logits, labels, reduction="none").clamp_max(clamp).mean()

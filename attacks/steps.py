@@ -24,6 +24,19 @@ def random_start(size: tuple[int, int, int], eps: float, generator: torch.Genera
     return noise * eps if norm == "linf" else noise * (0.5 * eps / noise.flatten().norm())
 
 
+def tie(pattern: Tensor, tiles: int) -> Tensor:
+    """`pattern` (B,C,H,W) replaced by the mean of its tiles x tiles equal parts, repeated: TSC-UAP's constraint.
+
+    Applied to the start and to every gradient it keeps delta tiled.
+    Both sides must be multiples of `tiles`.
+    """
+    if tiles == 1:
+        return pattern
+    b, c, h, w = pattern.shape
+    parts = pattern.reshape(b, c, tiles, h // tiles, tiles, w // tiles)
+    return parts.mean((2, 4)).repeat(1, 1, tiles, tiles)
+
+
 def saturation(delta: Tensor, eps: float) -> float:
     """Share of pixels at the L-inf bound."""
     return (delta.abs() >= eps - 1e-7).float().mean().item()

@@ -7,12 +7,15 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError
 from .options import device_options, parse_eps, say, victim_options
+
+if TYPE_CHECKING:
+    from ..proxies import ProxySource
 
 
 @click.command("craft")
@@ -28,6 +31,9 @@ from .options import device_options, parse_eps, say, victim_options
     "--proxy", metavar="SPEC", help="Images to craft from: procedural, jigsaw, gaussian, ..., folder:DIR (class proxy)."
 )
 @click.option("--train-data", metavar="DIR", help="Images of the victim's own domain to craft from (class driven).")
+@click.option("--target", type=int, metavar="CLASS", help="Lead every image to this class.")
+@click.option("--tile", type=int, default=1, show_default=True, help="Repeat the pattern TILE x TILE times.")
+@click.option("--stop-on", metavar="DIR", help="Images to stop and select on, for methods that do so (class driven).")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the method; repeatable.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("uap.safetensors"), show_default=True)
 @click.option(
@@ -61,6 +67,9 @@ def _craft(
     seed: int,
     proxy: str | None,
     train_data: str | None,
+    target: int | None,
+    tile: int,
+    stop_on: str | None,
     settings: tuple[str, ...],
     out: Path,
     run_folder: Path | None,
@@ -89,19 +98,25 @@ def _craft(
     find_method(method).check(dict(params))
     start_process(threads)
     ensure_writable(out)
-    target = load_victim(victim, weights=weights, arch=arch, device=device, precision=precision, offline=offline)
-    for text in (announce(target), *(f"warning: {warning}" for warning in target.warnings)):
+    model = load_victim(victim, weights=weights, arch=arch, device=device, precision=precision, offline=offline)
+    for text in (announce(model), *(f"warning: {warning}" for warning in model.warnings)):
         say(text)
-    spec = f"driven:{train_data}" if train_data else proxy
-    source = parse_source(spec, target.input_size[1:], target.device, transform=target.transform) if spec else None
+
+    def images(spec: str | None) -> ProxySource | None:
+        size = model.input_size[1:]
+        return parse_source(spec, size, model.device, transform=model.transform) if spec else None
+
+    source = images(f"driven:{train_data}" if train_data else proxy)
     if dry_run:
         plan = {
             "method": method,
             "params": params,
-            "victim": target.describe(),
+            "victim": model.describe(),
             "eps": bound,
             "norm": norm,
             "budget": budget,
+            "target": target,
+            "tile": tile,
         }
         click.echo(
             json.dumps(
@@ -114,13 +129,16 @@ def _craft(
     started = time.monotonic()
     try:
         uap = craft(
-            target,
+            model,
             method=method,
             source=source,
             eps=bound,
             norm=norm,
             seed=seed,
             budget=budget,
+            target=target,
+            tile=tile,
+            stop_on=images(f"driven:{stop_on}" if stop_on else None),
             folder=folder,
             restart=restart,
             callback=progress,
