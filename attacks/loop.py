@@ -160,7 +160,8 @@ def optimise(
     """Minimises a loss over delta (1,C,H,W) by projected steps until `images` image-gradients are spent in this stage.
 
     `gradient(delta, generator) -> (gradient, figures)` spends them; use `gradient_of`. With `stopping` the stage may
-    end before, and the best delta on its images is returned instead of the last. Raises UapgenError when the gradient is not finite.
+    end before, and the best delta on its images is returned instead of the last. Raises UapgenError when the gradient
+    is not finite.
     """
     state = _Delta(run.tied(delta.to(run.victim.device)), step, stopping)
 
