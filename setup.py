@@ -11,6 +11,7 @@ setup(
         "uapgen",
         "uapgen.attacks",
         "uapgen.cli",
+        "uapgen.compare",
         "uapgen.evaluation",
         "uapgen.gan",
         "uapgen.proxies",

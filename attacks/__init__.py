@@ -12,13 +12,45 @@ from ..perturbation import Perturbation
 from ..proxies import ProxySource, combined_class
 from ..runfolder import RunFolder
 from ..victims import Victim
-from . import cbgan, cosine, noise, sga  # noqa: F401 (importing a method registers it)
+from . import (  # noqa: F401 (importing a method registers it)
+    aaa,
+    at_uap,
+    cbgan,
+    cosine,
+    df,
+    dm,
+    fff,
+    fg,
+    gap,
+    gd_uap,
+    nag,
+    noise,
+    pd_ua,
+    pnm,
+    psp,
+    sga,
+    sgd,
+    spgd,
+    svuap,
+    trm,
+    uap,
+)
 from .loop import Callback, Crafting
 from .registry import Method, find_method, methods, register
 from .snapshots import Snapshots
 from .steps import project
 
-__all__ = ["BUDGETS", "Crafting", "Method", "craft", "find_method", "methods", "register"]
+__all__ = [
+    "BUDGETS",
+    "Crafting",
+    "Method",
+    "check_craft",
+    "craft",
+    "find_method",
+    "methods",
+    "parse_budget",
+    "register",
+]
 
 # Image-gradients through the victim. On two CPU cores and the embedded victim: about 5 minutes, 20 minutes, an hour
 # and a half.
@@ -56,11 +88,9 @@ def craft(
 
     Raises UsageError for a bad argument, UapgenError when the run fails.
     """
-    chosen = find_method(method)
-    _check(chosen, victim, source, eps, norm)
-    _check_options(chosen, victim, target, tile, stop_on)
+    chosen = check_craft(victim, method, source, eps, norm, target, tile, stop_on)
     params = chosen.check(params)
-    steps = _budget(budget)
+    steps = parse_budget(budget)
     options = {
         "method": method,
         "params": params,
@@ -101,6 +131,23 @@ def craft(
     )
 
 
+def check_craft(
+    victim: Victim,
+    method: str,
+    source: ProxySource | None,
+    eps: float,
+    norm: str,
+    target: int | None = None,
+    tile: int = 1,
+    stop_on: ProxySource | None = None,
+) -> Method:
+    """The method of that name, if `craft` would take these arguments; raises UsageError if it would not."""
+    chosen = find_method(method)
+    _check(chosen, victim, source, eps, norm)
+    _check_options(chosen, victim, target, tile, stop_on)
+    return chosen
+
+
 def _check(method: Method, victim: Victim, source: ProxySource | None, eps: float, norm: str) -> None:
     if norm not in method.norms:
         raise UsageError(f"{method.name} is defined for {' and '.join(method.norms)}, not for {norm!r}")
@@ -130,7 +177,8 @@ def _names(has: Callable[[Method], bool]) -> str:
     return ", ".join(name for name, method in methods().items() if has(method)) or "none"
 
 
-def _budget(budget: str | int) -> int:
+def parse_budget(budget: str | int) -> int:
+    """Image-gradients of a level's name or a number; raises UsageError."""
     if isinstance(budget, str) and not budget.isdigit():
         if budget not in BUDGETS:
             raise UsageError(

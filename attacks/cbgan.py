@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..gan.proxy import GanSource, ProxyGanSettings, proxy_gan
 from ..gan.terms import TermWeights
-from ..proxies import Mixture, PinkNoise, Pool, Procedural, ProxySource
-from .images import ImagesWithCrops
+from ..proxies import Mixture, Pool, Procedural, ProxySource
 from .latents import train_latents
-from .loop import Crafting, gradient_of, optimise
+from .loop import Crafting
 from .objective import Objective
+from .refine import refine
 from .registry import register
-from .selection import HeldOut
-from .steps import AdamStep, random_start
+from .steps import random_start
 
-HELD_OUT_IMAGES = 96
-SEGMENTS = 8
 GAN_POOL = 1024
 
 
@@ -51,11 +46,12 @@ def cbgan(
     crops: float = 0.5,
     lr: float = 0.15,
     lr_end: float = 0.005,
+    restart: int = 5000,
     activation: float = 1.0,
     logits: float = 0.0,
     features: float = 0.0,
     start: float = 0.3,
-    end: float = 0.9,
+    end: float = 1.0,
 ) -> Tensor:
     """Class-balancing GAN with the victim in the loop, perturbation generator, refinement; sees no image.
 
@@ -65,12 +61,12 @@ def cbgan(
     is cached per victim; its samples are the share `gan_weight` of the proxies. `gan`=false leaves it out and gives its
     image-gradients to refinement.
     (b) A perturbation generator takes `generator_share`, with a `diversity` term, on the same proxies and on crops of
-    its own patterns (share `generator_crops`); its latents give `candidates`. The one that moves held-out proxies most
-    is refined, if it beats a random start.
+    its own patterns (share `generator_crops`); its latents give `candidates`, which join a random start.
     (c) Refinement is by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on crops of the
     pattern itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the
     `activation` log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits`
-    and `features`.
+    and `features`. Every `restart` image-gradients it starts anew from the start that is next best on held-out
+    proxies; the end that is best there is kept.
     """
     victim = run.victim
     real = run.source or Procedural(victim.input_size[1:], victim.device)
@@ -105,7 +101,7 @@ def cbgan(
         )
         with torch.no_grad():
             starts += network(network.latents(candidates, run.rng("latents"))).split(1)
-    return _refine(run, proxies, objective, starts, batch, crops, (lr, lr_end))
+    return refine(run, proxies, objective, starts, batch, crops, (lr, lr_end), restart)
 
 
 def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int) -> GanSource:
@@ -120,48 +116,3 @@ def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int) -> GanS
     run.cost.image_gradients += made.record["image_gradients"]
     run.notes["gan"] = {"coverage": made.record["coverage"], "statistics_off": made.record["statistics_off"]}
     return made
-
-
-def _refine(
-    run: Crafting,
-    proxies: ProxySource,
-    objective: Objective,
-    starts: list[Tensor],
-    batch: int,
-    crops: float,
-    lr: tuple[float, float],
-) -> Tensor:
-    """Refines the start that moves held-out proxies most, with what is left of the budget, by steps that shrink."""
-    size, device = run.victim.input_size[1:], run.victim.device
-    held_out = HeldOut(run, PinkNoise(size, device), HELD_OUT_IMAGES, batch)
-    starts = [start.to(device) for start in starts]
-    scores = [held_out.score(start) for start in starts]
-    delta = starts[scores.index(max(scores))]
-    images = ImagesWithCrops(run, proxies, batch, crops)
-    run.sources = [proxies, images.crops, held_out.source]
-    step = AdamStep(lr[0])
-    images_each = max(1, (run.budget - run.cost.image_gradients) // SEGMENTS // batch) * batch
-    marks: list[float] = []
-    for i in range(SEGMENTS):
-        step.lr = lr[0] * (lr[1] / lr[0]) ** (i / (SEGMENTS - 1))
-        delta = optimise(
-            run,
-            f"refine{i}",
-            lambda d, g: _gradient(run, objective, images, d, g),
-            delta=delta,
-            step=step,
-            images=images_each,
-        )
-        marks.append(held_out.score(delta))
-    run.notes["held_out"] = {"starts": scores, "path": marks, "n": len(held_out.images)}
-    return delta
-
-
-def _gradient(
-    run: Crafting, objective: Objective, images: ImagesWithCrops, delta: Tensor, generator: torch.Generator
-) -> tuple[Tensor, dict[str, Any]]:
-    x = images.batch(delta, generator)
-    clean = objective.clean(run.victim, x)
-    run.cost.image_forwards += len(x) if clean else 0
-    towards, loss = gradient_of(run, lambda d: objective(run.victim, (x + d).clamp(0, 1), clean)[0], delta, len(x))
-    return towards, {"loss": loss}

@@ -13,23 +13,27 @@ from .registry import register
 from .steps import AdamStep, random_start
 
 
-@register("cosine-uap", paper="Zhang et al., ICCV 2021", year=2021, images="driven", norms=("linf", "l2"))
+@register(
+    "cosine-uap", paper="Zhang et al., ICCV 2021", year=2021, images="driven", norms=("linf", "l2"), targeted=True
+)
 def cosine_uap(run: Crafting, *, batch: int = 32, lr: float = 0.02) -> Tensor:
     """Makes the victim's logits on x + delta point away from those on x: minimises their mean cosine, without labels.
 
-    `lr` is Adam's, in [0,1] pixel units; the paper does not publish its own.
+    With a target, which the paper does not have: maximises their cosine to the target's axis. `lr` is Adam's, in [0,1]
+    pixel units; the paper does not publish its own.
     """
     assert run.source is not None
     source = run.source
 
     def gradient(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         images = source.batch(batch, generator)
-        with torch.no_grad():
-            clean = run.victim(images)
-        run.cost.image_forwards += batch
+        away = None if run.target is not None else _logits(run, images)
 
         def loss(d: Tensor) -> Tensor:
-            return F.cosine_similarity(run.victim((images + d).clamp(0, 1)), clean).mean()
+            logits = run.victim((images + d).clamp(0, 1))
+            if away is None:
+                return -F.normalize(logits)[:, run.target].mean()
+            return F.cosine_similarity(logits, away).mean()
 
         towards, value = gradient_of(run, loss, delta, batch)
         return towards, {"cosine": value}
@@ -37,3 +41,9 @@ def cosine_uap(run: Crafting, *, batch: int = 32, lr: float = 0.02) -> Tensor:
     # Not zero: the cosine is at its maximum there, and its gradient vanishes.
     start = random_start(run.victim.input_size, run.eps, run.rng("start"), run.norm)
     return optimise(run, "cosine", gradient, delta=start, step=AdamStep(lr, run.norm), images=run.budget)
+
+
+def _logits(run: Crafting, images: Tensor) -> Tensor:
+    run.cost.image_forwards += len(images)
+    with torch.no_grad():
+        return run.victim(images)

@@ -16,7 +16,7 @@ class ImagesWithCrops:
         prior = GaussianPrior(run.victim.input_size[1:], run.victim.device, std=10)
         self.delta = torch.zeros(1, *run.victim.input_size)
         self.crops = DeltaCrops(prior, lambda: self.delta, crops=n)
-        self.proxies = proxies
+        self.proxies, self.n = proxies, n
         self.counts = (round(crops * n), n - round(crops * n))
 
     def batch(self, delta: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,29 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
-from ..runfolder import load_optimizer_tensors, optimizer_tensors
 from ..victims import Probe
 from .images import ImagesWithCrops
 from .loop import Crafting, repeat
 from .losses import displacement_similarity
 from .objective import Objective
-
-
-class _Training:
-    def __init__(self, network: PerturbationGenerator, optimizer: torch.optim.Optimizer) -> None:
-        self.network, self.optimizer = network, optimizer
-
-    def tensors(self) -> dict[str, Tensor]:
-        weights = {f"net.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        return {**weights, **optimizer_tensors(self.optimizer, "adam")}
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        self.network.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
-        load_optimizer_tensors(self.optimizer, "adam", tensors)
+from .training import Training
 
 
 def train_latents(
@@ -72,5 +58,5 @@ def train_latents(
         run.cost.image_gradients += 2 * half
         return {"loss": round(loss.item(), 5), "similarity": round(similarity.item(), 4)}
 
-    repeat(run, "generator", _Training(network, optimizer), advance, images)
+    repeat(run, "generator", Training(network, optimizer), advance, images)
     return network

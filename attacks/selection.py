@@ -15,7 +15,8 @@ class HeldOut:
 
     The score is the mean KL(clean || perturbed) in nats at half the pattern's strength. At full strength nearly every
     proxy is fooled by nearly every candidate, and what is left is noise: on development images the fooling rate of
-    proxies did not follow that of photographs, this score on 1/f noise did.
+    proxies did not follow that of photographs, this score on 1/f noise did. In a targeted run it is the mean
+    log-probability of the target there.
     """
 
     def __init__(self, run: Crafting, source: ProxySource, n: int, batch: int) -> None:
@@ -31,4 +32,6 @@ class HeldOut:
     def score(self, delta: Tensor) -> float:
         """For delta (1,3,H,W)."""
         perturbed = self._log_probabilities((self.images + 0.5 * delta).clamp(0, 1))
+        if self.run.target is not None:
+            return round(perturbed[:, self.run.target].mean().item(), 5)
         return round(F.kl_div(perturbed, self.clean, log_target=True, reduction="batchmean").item(), 5)

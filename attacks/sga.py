@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .labels import labels_of
 from .loop import Crafting, gradient_of, optimise
 from .losses import classification
 from .registry import register
@@ -37,9 +38,7 @@ def sga(
 
     def aggregate(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         images = source.batch(batch, generator)
-        with torch.no_grad():
-            labels = run.victim(images).argmax(1)
-        run.cost.image_forwards += batch
+        labels = labels_of(run, images)
         inner, total, losses = delta, torch.zeros_like(delta), []
         for _ in range(passes):
             for pick in torch.randperm(batch, generator=generator).to(delta.device).split(minibatch):

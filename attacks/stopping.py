@@ -45,6 +45,10 @@ class StopOnImages:
     def finished(self) -> bool:
         return self._misses >= self.patience
 
+    def on_last_look(self) -> bool:
+        """Whether one look more without an improvement ends the run."""
+        return self._misses == self.patience - 1
+
     def best(self, last: Tensor) -> Tensor:
         """The best delta that was looked at, `last` if none was."""
         return last if self._best is None else self._best

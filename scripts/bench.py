@@ -1,6 +1,7 @@
 """Image-gradients per second through a victim as uapgen runs it, against a plain loop, as ratios within one run.
 
 python scripts/bench.py --victim embedded/efficientnet_lite0
+python scripts/bench.py --uap-vs-art     one pass of the 2017 method, here and in adversarial-robustness-toolbox
 
 The plain loop is what a script would do: fp32, contiguous, weight gradients on, the allocator as it comes. Variants
 take turns, so that a machine whose speed drifts does not favour one; medians are printed.
@@ -10,15 +11,19 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from torch import Tensor, nn
 
+from uapgen.attacks import craft
+from uapgen.proxies import Procedural
 from uapgen.runtime import start_process
 from uapgen.victims import Victim, load_victim
 
@@ -29,8 +34,13 @@ from uapgen.victims import Victim, load_victim
 @click.option("--batch", default=16, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 @click.option("--threads", type=int)
-def main(spec: str, weights: Path | None, batch: int, rounds: int, threads: int | None) -> None:
+@click.option("--uap-vs-art", is_flag=True, help="Time `uap` and the toolbox's UniversalPerturbation on BATCH images.")
+def main(spec: str, weights: Path | None, batch: int, rounds: int, threads: int | None, uap_vs_art: bool) -> None:
     victim = load_victim(spec, weights=weights)
+    if uap_vs_art:
+        start_process(threads)
+        click.echo(json.dumps(_uap_vs_art(victim, batch), indent=1))
+        return
     plain = _plain(victim)
     if threads:
         torch.set_num_threads(threads)
@@ -55,6 +65,73 @@ def main(spec: str, weights: Path | None, batch: int, rounds: int, threads: int 
         "times_as_fast_as_plain": {name: round(before / seconds, 2) for name, seconds in rows.items()},
     }
     click.echo(json.dumps(result, indent=1))
+
+
+class FixedImages:
+    """The images (N,3,H,W) as a source that walks through them; a generator that was here before gets the same ones."""
+
+    data_class = "driven"
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self._starts: dict[int, int] = {}
+
+    def describe(self) -> dict[str, Any]:
+        return {"source": "fixed", "n": len(self.images)}
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        start = self._starts.setdefault(generator.initial_seed(), n * len(self._starts))
+        return self.images[torch.arange(start, start + n) % len(self.images)]
+
+
+def art_universal(
+    victim: Victim, images: Tensor, *, eps: float, passes: int, delta: float = 0.2, seed: int = 0
+) -> Tensor:
+    """The toolbox's UniversalPerturbation (1,3,H,W), L-inf, its DeepFool set as ours is; needs the package `art`."""
+    from art.attacks.evasion import UniversalPerturbation
+    from art.estimators.classification import PyTorchClassifier
+
+    class Module(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return victim(x)
+
+    classifier = PyTorchClassifier(
+        Module().eval(),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=victim.input_size,
+        nb_classes=victim.num_classes,
+        clip_values=(0.0, 1.0),
+        device_type="gpu" if victim.device.type == "cuda" else "cpu",
+    )
+    deepfool = {"max_iter": 10, "epsilon": 0.02, "nb_grads": 10, "verbose": False}
+    attack = UniversalPerturbation(
+        classifier, attacker_params=deepfool, delta=delta, max_iter=passes, eps=eps, norm="inf", verbose=False
+    )
+    random.seed(seed)  # the toolbox shuffles with Python's own generator
+    attack.generate(images.cpu().numpy())
+    return torch.from_numpy(attack.noise).to(images)
+
+
+def _uap_vs_art(victim: Victim, n: int, eps: float = 10 / 255) -> dict[str, Any]:
+    images = Procedural(victim.input_size[1:], victim.device).batch(n, torch.Generator().manual_seed(0))
+    clean = victim(images).argmax(1)
+    seconds, rates = {}, {}
+
+    def ours() -> Tensor:
+        uap = craft(victim, method="uap", source=FixedImages(images), eps=eps, budget=10**6, images=n, passes=1)
+        return uap.delta[None].to(images)
+
+    for name, run in {"uapgen": ours, "art": lambda: art_universal(victim, images, eps=eps, passes=1)}.items():
+        started = time.perf_counter()
+        delta = run()
+        seconds[name] = time.perf_counter() - started
+        rates[name] = round((victim((images + delta).clamp(0, 1)).argmax(1) != clean).float().mean().item(), 4)
+    return {
+        "victim": victim.name,
+        "images": n,
+        "fooling_rate": rates,
+        "times_as_fast_as_art": round(seconds["art"] / seconds["uapgen"], 2),
+    }
 
 
 def _plain(victim: Victim) -> Callable[[Tensor], Tensor]:

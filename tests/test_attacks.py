@@ -18,6 +18,8 @@ from uapgen.victims import Preprocessing, Victim
 EPS = 10 / 255
 ALL = sorted(methods())
 SMALL = {
+    "sv-uap": {"depth": 0.5},  # of four layers; the first is linear
+    "dm-uap": {"model_steps": 2, "data_steps": 2},
     "cbgan": {
         "gan_width": 2,
         "gan_size": 32,
@@ -27,7 +29,13 @@ SMALL = {
         "generator_width": 4,
         "pool": 32,
         "end": 1.0,
-    }
+    },
+    "trm-uap": {"positive": 1.0, "negative": 0.5, "batch": 8},  # of four layers
+    "pnm-uap": {"low": 0.5, "high": 1.0, "batch": 8},
+    "psp-uap": {"share": 1.0, "prior": "gaussian"},  # jigsaws unshifted: brighter everywhere is best, for every seed
+    "aaa": {"width": 4, "slots": 4, "climb_steps": 40, "candidates": 2, "batch": 16},
+    "nag": {"width": 4, "candidates": 2, "held_out": 16, "batch": 16},
+    "gap": {"width": 8, "blocks": 1, "lr": 5e-3, "batch": 8},
 }
 
 
@@ -71,12 +79,21 @@ class NearGrey:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("method", ["sga", "cosine-uap"])
-def test_gradient_methods_reach_the_linear_optimum(method: str, norm: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("sga", {}),
+        ("cosine-uap", {"lr": 0.005}),
+        ("sgd-uap", {}),
+        ("spgd", {}),
+        ("df-uap", {}),
+        ("dm-uap", {"model_steps": 2, "data_steps": 2}),
+    ],
+)
+def test_gradient_methods_reach_the_linear_optimum(method: str, params: dict, norm: str) -> None:
     victim, w = linear_victim()
     eps = EPS if norm == "linf" else 0.3
     best = -eps * w.sign() if norm == "linf" else -eps * w / w.norm()
-    params = {"lr": 0.005} if method == "cosine-uap" else {}
     uap = craft(victim, method=method, source=NearGrey(), eps=eps, norm=norm, budget=3000, **params)
     assert (w * uap.delta).sum() <= 0.99 * (w * best).sum()
 

@@ -111,7 +111,7 @@ def test_missing_weights_offline_fail_fast(place: Path, capsys: pytest.CaptureFi
 
 def test_sigkill_at_every_stage_ends_in_the_same_bytes(place: Path) -> None:
     command = [sys.executable, "-m", "uapgen", *CRAFT]
-    for marker in ("gan/gan.safetensors", "generator.safetensors", "refine3.safetensors"):
+    for marker in ("gan/gan.safetensors", "generator.safetensors", "refine0.3.safetensors"):
         process = subprocess.Popen(
             [*command, "-o", "a.safetensors"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )

@@ -67,3 +67,50 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         x = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return F.leaky_relu(self.norm(x + self.noise(noise)), 0.2)
+
+
+class ResnetGenerator(nn.Module):
+    """Pictures (B,3,H,W) -> (B,3,H,W) in [-1,1]: the residual network of style transfer and of GAP.
+
+    Johnson et al., ECCV 2016, as Poursaeed et al., CVPR 2018, use it: a 7x7 convolution, two that halve the picture,
+    `blocks` residual ones, two that double it, 7x7 and tanh. `width` 64 is the published one. Instance norm, since
+    GAP's batch norm sees copies of one noise image, which comes to the same.
+    """
+
+    def __init__(self, *, width: int = 64, blocks: int = 6, seed: int = 0) -> None:
+        super().__init__()
+        w = width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng(seed, "resnet-generator").initial_seed())
+            layers: list[nn.Module] = [nn.Conv2d(3, w, 7, 1, 3, padding_mode="reflect"), *_norm_relu(w)]
+            for n in (2 * w, 4 * w):
+                layers += [nn.Conv2d(n // 2, n, 3, 2, 1), *_norm_relu(n)]
+            layers += [_Residual(4 * w) for _ in range(blocks)]
+            for n in (2 * w, w):
+                layers += [nn.ConvTranspose2d(2 * n, n, 3, 2, 1, output_padding=1), *_norm_relu(n)]
+            layers += [nn.Conv2d(w, 3, 7, 1, 3, padding_mode="reflect"), nn.Tanh()]
+            self.layers = nn.Sequential(*layers)
+            for module in self.layers.modules():
+                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                    nn.init.normal_(module.weight, 0, 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)[..., : x.shape[-2], : x.shape[-1]]
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, padding_mode="reflect"),
+            *_norm_relu(channels),
+            nn.Conv2d(channels, channels, 3, 1, 1, padding_mode="reflect"),
+            nn.InstanceNorm2d(channels, affine=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.main(x)
+
+
+def _norm_relu(channels: int) -> list[nn.Module]:
+    return [nn.InstanceNorm2d(channels, affine=True), nn.ReLU()]

@@ -14,6 +14,7 @@ from ..errors import UapgenError
 VERBS = {
     "craft": "Craft a universal perturbation against a victim.",
     "evaluate": "Measure fooling rates of perturbations on images.",
+    "compare": "Craft with many methods, measure them side by side.",
     "show": "Print a perturbation's card; verify, draw or export it.",
     "apply": "Add a perturbation to image files.",
     "import": "Turn somebody else's perturbation file into a uapgen file.",

@@ -81,7 +81,7 @@ def _craft(
     threads: int | None,
 ) -> None:
     # Cheap checks first: nothing below may fail on an argument after minutes of work.
-    bound = parse_eps(eps) if norm == "linf" else _parse_l2(eps)
+    bound = parse_eps(eps) if norm == "linf" else parse_l2(eps)
     params = _parse_settings(settings)
     if proxy and train_data:
         raise UsageError("--proxy and --train-data both name the crafting images; give one of them")
@@ -174,7 +174,7 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 desc=f"{stage:<9}",
-                unit="img" if stage != "choose" else "it",
+                unit="img",
                 file=sys.stderr,
                 mininterval=1.0,
                 dynamic_ncols=True,
@@ -197,7 +197,7 @@ def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, _, value in pairs}
 
 
-def _parse_l2(text: str) -> float:
+def parse_l2(text: str) -> float:
     """An L2 budget, in levels of 255 like the other (2000 is customary in the 2017 paper's units)."""
     try:
         levels = float(text)

@@ -1,0 +1,43 @@
+"""FFF: fast feature fool (Mopuri et al., BMVC 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from .artificial import shown
+from .layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
+from .loop import Crafting
+from .registry import register
+
+
+def product_of_means(layers: Sequence[Tensor], rectify: bool) -> Tensor:
+    """-log prod_l mean(a_l), a_l behind a ReLU where `rectify`, else by its absolute value."""
+    means = [(a.float().clamp_min(0) if rectify else a.float().abs()).mean() for a in layers]
+    return -torch.stack([(mean + 1e-9).log() for mean in means]).sum()
+
+
+@register("fff", paper="Mopuri et al., BMVC 2017", year=2017, stops=True)
+def fff(run: Crafting, *, lr: float = 0.1 / 255, rectify: bool = True, normalise: bool = True) -> Tensor:
+    """Raises the product of all layers' mean activations for delta alone: no image, one image-gradient a step.
+
+    `rectify` takes the positive part of each layer's output, as the paper's activations are read behind ReLUs; false
+    takes the magnitude. `lr` is Adam's in [0,1] pixel units; the published 0.1 counts in levels of 255. delta is halved
+    when it rests at the bound. `normalise`=false hands delta to the network as it is.
+    With --stop-on it ends after ten looks in a row without an improvement.
+    """
+    if run.source is not None:
+        raise UsageError("fff looks at delta alone and reads no image; gd-uap with prior=data does")
+    names = layer_names(run.victim)
+    still = background(run.victim, normalise)
+
+    def loss(d: Tensor) -> Tensor:
+        return product_of_means(layer_outputs(run.victim, shown(run.victim, still + d, normalise), names), rectify)
+
+    def prepare(delta: Tensor, generator: torch.Generator) -> tuple[Loss, int]:
+        return loss, 1
+
+    return raise_layers(run, "fff", prepare, lr=lr, stopping=stop_like_gd_uap(run, 1))

@@ -1,0 +1,82 @@
+"""GAP: generative adversarial perturbations, their universal form (Poursaeed et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..generator import ResnetGenerator
+from .loop import Crafting, repeat
+from .registry import register
+from .steps import saturation
+from .training import Training, offer, shrunk, step
+
+
+@register("gap", paper="Poursaeed et al., CVPR 2018", year=2018, images="driven", targeted=True)
+def gap(
+    run: Crafting,
+    *,
+    batch: int = 30,
+    min_steps: int = 300,
+    lr: float = 2e-4,
+    width: int = 16,
+    blocks: int = 6,
+    least_likely: bool = True,
+    rescale: bool = True,
+) -> Tensor:
+    """A ResNet generator turns one fixed noise image into one pattern; what is learnt are the network's weights.
+
+    Loss: log of the cross-entropy to each image's least likely class, or with `least_likely`=false minus the log of
+    the cross-entropy of its own; with a target the log of the cross-entropy to that. Adam with beta1 0.5. `rescale`:
+    each channel is scaled down until its largest entry meets eps (`rescaled`), as published; false: eps tanh(...).
+
+    The paper takes 500 steps of 30 images; the batch shrinks until the budget allows `min_steps`. Its `width` of 64
+    makes a step of the network several times dearer than the victim's on a CPU: 16 is the default. Images are clipped
+    to [0,1]; the public code clips to the range of the batch.
+    """
+    assert run.source is not None
+    victim, source = run.victim, run.source
+    batch = shrunk(batch, run.budget, min_steps)
+    network = ResnetGenerator(width=width, blocks=blocks, seed=run.seed).to(victim.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr, betas=(0.5, 0.999))
+    mean, std = (
+        torch.tensor(values, device=victim.device).view(1, -1, 1, 1)
+        for values in (victim.preprocessing.mean, victim.preprocessing.std)
+    )
+    noise = (torch.rand(1, *victim.input_size, generator=run.rng("noise")).to(victim.device) - mean) / std
+
+    def pattern() -> Tensor:
+        out = network(noise)
+        return run.tied(rescaled((out + 1) / 2 - mean, run.eps) if rescale else run.eps * out)
+
+    def advance(generator: torch.Generator) -> dict[str, Any]:
+        x = source.batch(batch, generator)
+        with torch.no_grad():
+            clean = victim(x)
+        run.cost.image_forwards += batch
+        delta = pattern()
+        loss = gap_loss(victim((x + delta).clamp(0, 1)), clean, least_likely, run.target)
+        step(run, optimizer, loss, batch)
+        offer(run, pattern)
+        return {"loss": round(loss.item(), 5), "saturation": round(saturation(delta, run.eps), 4)}
+
+    repeat(run, "generator", Training(network, optimizer), advance, run.budget)
+    with torch.no_grad():
+        return pattern()
+
+
+def rescaled(raw: Tensor, eps: float) -> Tensor:
+    """`raw` (B,C,H,W), each channel times min(1, eps / its largest absolute entry)."""
+    largest = raw.abs().amax((2, 3), keepdim=True).clamp_min(1e-30)
+    return raw * (eps / largest).clamp_max(1)
+
+
+def gap_loss(logits: Tensor, clean: Tensor, least_likely: bool = True, target: int | None = None) -> Tensor:
+    """Of logits (B,K) on perturbed images and `clean` ones (B,K); to be minimised."""
+    if target is not None or least_likely:
+        goal = clean.argmin(1) if target is None else torch.full((len(clean),), target, device=clean.device)
+        return F.cross_entropy(logits, goal).log()
+    return -F.cross_entropy(logits, clean.argmax(1)).log()

@@ -1,0 +1,70 @@
+"""GD-UAP: the generalisable data-free objective (Mopuri et al., TPAMI 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..proxies import ProxySource
+from .artificial import RangePrior, shown
+from .layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
+from .loop import Crafting
+from .losses import activation_energy
+from .registry import register
+
+
+@register("gd-uap", paper="Mopuri et al., TPAMI 2018", year=2018, stops=True)
+def gd_uap(
+    run: Crafting,
+    *,
+    prior: str = "none",
+    lr: float = 0.1 / 255,
+    batch: int = 25,
+    rectify: bool = False,
+    normalise: bool = True,
+    min_steps: int = 100,
+) -> Tensor:
+    """Raises the energy of every layer, -sum_l log(1/2 ||a_l||^2), for delta alone, on noise, or on images.
+
+    `prior` is none (delta alone, one image-gradient a step), range (Gaussian noise that fills the range of pixels,
+    scaled, flipped, rotated and blurred at random) or data (the images of --proxy or --train-data, which are also used
+    where `prior` is left at none). With a prior a step takes `batch` images, fewer where the budget would not allow
+    `min_steps` steps.
+
+    `lr` is Adam's in [0,1] pixel units; the paper's 0.1 counts in levels of 255. The later PyTorch line, whose patterns
+    for torchvision networks are public, kept 0.1 for [0,1] pixels, where it is beyond 2 eps and every step is
+    bang-bang, and feeds delta without mean and standard deviation: `lr`=0.1 `normalise`=false gives that.
+    `rectify` reads the positive part of a layer's output, as networks with in-place ReLUs show it.
+
+    delta is halved when it rests at the bound, but for the last tenth of the budget. With --stop-on the run ends after
+    ten looks in a row without an improvement.
+    """
+    names = layer_names(run.victim)
+    source = _source(run, prior)
+    batch = max(1, min(batch, run.budget // min_steps)) if source else 1
+    still = background(run.victim, normalise)
+    shift = 0.0 if normalise or prior != "range" else 0.5
+
+    def prepare(delta: Tensor, generator: torch.Generator) -> tuple[Loss, int]:
+        images = source.batch(batch, generator) - shift if source else still
+
+        def loss(d: Tensor) -> Tensor:
+            layers = layer_outputs(run.victim, shown(run.victim, images + d, normalise), names)
+            return activation_energy([a.clamp_min(0) for a in layers] if rectify else layers)
+
+        return loss, batch
+
+    return raise_layers(run, "gd", prepare, lr=lr, stopping=stop_like_gd_uap(run, batch))
+
+
+def _source(run: Crafting, prior: str) -> ProxySource | None:
+    if prior not in ("none", "range", "data"):
+        raise UsageError(f"prior={prior!r} is unknown; expected none, range or data")
+    if prior == "data" and run.source is None:
+        raise UsageError("gd-uap with prior=data reads images: give --proxy or --train-data")
+    if prior == "range" and run.source is not None:
+        raise UsageError("gd-uap with prior=range makes its own noise: use prior=data for the images given")
+    source: ProxySource | None = RangePrior(run) if prior == "range" else run.source
+    run.sources = [source] if source else []
+    return source

@@ -1,0 +1,132 @@
+"""NAG: network for adversary generation (Mopuri et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..generator import PerturbationGenerator
+from ..proxies import ProxySource
+from ..victims import Victim
+from .loop import Crafting, repeat
+from .registry import register
+from .selection import HeldOut
+from .steps import saturation
+from .training import Training, Without, offer, shrunk, step
+
+
+@register("nag", paper="Mopuri et al., CVPR 2018", year=2018, images="driven", targeted=True)
+def nag(
+    run: Crafting,
+    *,
+    batch: int = 32,
+    min_steps: int = 300,
+    lr: float = 1e-3,
+    latent: int = 10,
+    width: int = 16,
+    diversity: float = 1.0,
+    layer: float = 0.75,
+    candidates: int = 8,
+    held_out: int = 64,
+) -> Tensor:
+    """A generator z ~ U(-1,1)^`latent` -> eps tanh(...) that learns many different patterns; one of them is returned.
+
+    Loss: `fooling` + `diversity` times minus the `distance` between what two patterns do to the same images at the
+    `layer` (a share of the victim's depth; the paper takes a middle block). The paper weighs unscaled squared
+    distances by 10, a number that means something for one network only; here they are relative, so the weight is
+    ours. As in the paper each image meets a pattern of its own, then the permuted patterns; both passes count and
+    both fool, so `batch` image-gradients are batch/2 images. The batch of 32 shrinks until the budget allows
+    `min_steps` steps (the paper takes some 18,000). The network is this project's PerturbationGenerator.
+
+    Of `candidates` latents the one is returned whose pattern moves `held_out` crafting images most (see HeldOut);
+    those images are never trained on.
+    """
+    assert run.source is not None
+    held = HeldOut(run, run.source, held_out, batch)
+    return train_nag(
+        run,
+        Without(run.source, held.images),
+        held,
+        images=run.budget,
+        batch=shrunk(batch, run.budget, min_steps),
+        lr=lr,
+        latent=latent,
+        width=width,
+        diversity=diversity,
+        layer=layer,
+        candidates=candidates,
+    )
+
+
+def train_nag(
+    run: Crafting,
+    source: ProxySource,
+    held_out: HeldOut,
+    *,
+    images: int,
+    batch: int,
+    lr: float,
+    latent: int,
+    width: int,
+    diversity: float,
+    layer: float,
+    candidates: int,
+) -> Tensor:
+    """Trains a generator on `source` for `images` image-gradients; the candidate (1,3,H,W) that scores best."""
+    victim, half = run.victim, batch // 2
+    h, w = victim.input_size[1:]
+    network = PerturbationGenerator((h, w), run.eps, latent_dim=latent, width=width, seed=run.seed).to(victim.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr)
+    choice = network.latents(candidates, run.rng("latents"))
+    middle = layer_at(victim, layer)
+
+    def advance(generator: torch.Generator) -> dict[str, Any]:
+        x = source.batch(half, generator)
+        with torch.no_grad():
+            labels = victim(x).argmax(1)
+        run.cost.image_forwards += half
+        deltas = run.tied(network(network.latents(half, generator)))
+        # Turned by one: a permutation that leaves no pattern in its place.
+        pairs = torch.cat([deltas, deltas.roll(1, 0)])
+        probe = victim.probe((x.repeat(2, 1, 1, 1) + pairs).clamp(0, 1), layers=[middle])
+        fool = fooling(probe.logits, labels.repeat(2), run.target)
+        apart = distance(*probe.layers[0].chunk(2))
+        step(run, optimizer, fool - diversity * apart, 2 * half)
+        offer(run, lambda: network(choice[:1]))
+        figures = {"loss": round(fool.item(), 5), "distance": round(apart.item(), 4)}
+        return {**figures, "saturation": round(saturation(deltas, run.eps), 4)}
+
+    repeat(run, "generator", Training(network, optimizer), advance, images)
+    with torch.no_grad():
+        patterns = run.tied(network(choice)).split(1)
+    scores = [held_out.score(pattern) for pattern in patterns]
+    run.sources = run.sources or [source]
+    run.notes["held_out"] = {"candidates": scores, "n": len(held_out.images)}
+    return patterns[scores.index(max(scores))]
+
+
+def fooling(logits: Tensor, labels: Tensor, target: int | None = None) -> Tensor:
+    """-mean log(1 - p_c) of logits (B,K) and clean predictions c (B,), the paper's equation 1; to a target: -mean log
+    p_t.
+
+    The public code takes the mean inside the logarithm instead, so that images that are fooled already keep pulling.
+    """
+    if target is not None:
+        return F.cross_entropy(logits, torch.full_like(labels, target))
+    others = logits.scatter(1, labels.unsqueeze(1), float("-inf"))
+    return (logits.logsumexp(1) - others.logsumexp(1)).mean()
+
+
+def distance(one: Tensor, other: Tensor) -> Tensor:
+    """||a - b||^2 / (||a||^2 + ||b||^2) in [0,2], the mean over a batch of activations (B,...)."""
+    a, b = one.float().flatten(1), other.float().flatten(1)
+    return ((a - b).square().sum(1) / (a.square().sum(1) + b.square().sum(1)).clamp_min(1e-12)).mean()
+
+
+def layer_at(victim: Victim, share: float) -> str:
+    """The victim's layer at `share` of its depth, 0 the first and 1 the last."""
+    names = victim.layers()
+    return names[round(min(max(share, 0.0), 1.0) * (len(names) - 1))]

@@ -1,0 +1,132 @@
+"""PSP-UAP: pseudo-semantic prior (CVPR 2025)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import UsageError
+from ..proxies import DeltaCrops, random_resized_crops
+from ..proxies.base import uniform
+from ..victims import Victim
+from .artificial import shown
+from .layerwise import first, follow_curriculum, layer_names
+from .loop import Crafting
+from .losses import activation_energy, stubborn_weights
+from .registry import register
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@register("psp-uap", paper="Lee et al., CVPR 2025", year=2025, stops=True)
+def psp_uap(
+    run: Crafting,
+    *,
+    prior: str = "jigsaw",
+    share: float = 0.7,
+    temperature: float = 3.0,
+    crops: int = 10,
+    transforms: bool = True,
+    intensity: float = 4.0,
+    reweight: bool = True,
+    lr: float = 0.1,
+    normalise: bool = False,
+) -> Tensor:
+    """Raises the activations of the first `share` of the layers on images made of zoomed pieces of the pattern itself.
+
+    (a) Each prior image + delta is cut into `crops` random crops of 8 to 100 % of its area, detached: the
+    pseudo-semantic samples. (b) Sample + delta and the clean sample go through one of three transforms, drawn for each
+    step: a rotation by up to 6 degrees, intensities times 0.8 to `intensity`, a shuffle of 2 x 2 blocks.
+    (c) `reweight`: a sample counts by 1/KL between the victim's predictions with and without delta, softened by
+    `temperature`; this costs a forward pass of the clean sample. The loss is -log of the energy of the batch, signed
+    activations, averaged over layers.
+
+    Published settings (share, prior, temperature): ResNet50 .7 jigsaw 3 (the default here); ResNet152 .65 jigsaw 3;
+    DenseNet121 .9 jigsaw 10; Inception-v3 .2 jigsaw 3; GoogLeNet .55 jigsaw 5; VGG16 and VGG19 1 gaussian 5; AlexNet 1
+    gaussian 1; MobileNet-v3 .9 gaussian 2.
+
+    `lr`, `normalise`, the curricula (10 image-gradients a step, doubled as trm-uap's batch), --proxy and --stop-on are
+    those of trm-uap. Budgets too small for 100 steps of the growing batch keep it smaller.
+    """
+    if crops < 1 or intensity < 0.8 or temperature <= 0:
+        raise UsageError(
+            "psp-uap needs crops >= 1, intensity >= 0.8 and temperature > 0; "
+            f"got crops={crops}, intensity={intensity}, temperature={temperature}"
+        )
+    victim = run.victim
+    read = first(layer_names(victim), share)
+
+    def loss_of(
+        delta: Tensor, priors: Tensor, n: int, iteration: float, generator: torch.Generator
+    ) -> Callable[[Tensor], Tensor]:
+        samples = random_resized_crops(priors + delta, n, generator)
+        samples = samples.clamp_(0, 1) if normalise else samples
+        change = random_transform(victim, n, intensity, generator) if transforms else _same
+        clean = _logits(run, change(shown(victim, samples, normalise))) if reweight else None
+
+        def loss(d: Tensor) -> Tensor:
+            seen = victim.probe(change(shown(victim, samples + d, normalise)), layers=read)
+            weights = None if clean is None else stubborn_weights(clean, seen.logits.detach(), temperature)
+            return activation_energy(seen.layers, weights)
+
+        return loss
+
+    delta = follow_curriculum(run, "psp", loss_of, prior=prior, normalise=normalise, lr=lr, crops=crops)
+    run.sources = [DeltaCrops(run.sources[0], lambda: delta, crops=crops, clip=normalise)]
+    return delta
+
+
+def random_transform(victim: Victim, n: int, intensity: float, generator: torch.Generator) -> Transform:
+    """One of PSP-UAP's three transforms of victim inputs (n,3,H,W), with a draw of its own for each image."""
+    kind = int(torch.randint(0, 3, (1,), generator=generator))
+    if kind == 0:
+        angle = torch.nn.init.trunc_normal_(torch.empty(n), 0.0, 6.0, -6.0, 6.0, generator=generator)
+        return lambda x: rotated(x, angle)
+    if kind == 1:
+        factor = uniform(0.8, intensity, (n, 1, 1, 1), generator).to(victim.device)
+        return lambda x: brightened(victim, x, factor)
+    h, w = victim.input_size[1:]
+    cuts = [int(torch.randint(1, side, (1,), generator=generator)) for side in (h, w, w)]
+    swaps = torch.randint(0, 2, (3,), generator=generator).tolist()
+    return lambda x: shuffled(x, cuts, swaps)
+
+
+def rotated(x: Tensor, degrees: Tensor) -> Tensor:
+    """x (n,C,H,W), image i turned by degrees[i]; corners that the turn leaves empty keep the unturned pixels."""
+    angle = degrees * math.pi / 180
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    h, w = x.shape[-2:]
+    theta = torch.stack([cos, -sin * h / w, zero, sin * w / h, cos, zero], 1).view(-1, 2, 3).to(x)
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    inside = (grid.abs().amax(-1) <= 1).unsqueeze(1)
+    return torch.where(inside, functional.grid_sample(x, grid, padding_mode="border", align_corners=False), x)
+
+
+def brightened(victim: Victim, x: Tensor, factor: Tensor) -> Tensor:
+    """x (n,3,H,W) with what the network sees of it multiplied by factor (n,1,1,1)."""
+    mean = x.new_tensor(victim.preprocessing.mean).view(1, -1, 1, 1)
+    return mean + factor * (x - mean)
+
+
+def shuffled(x: Tensor, cuts: Sequence[int], swaps: Sequence[int]) -> Tensor:
+    """x (n,C,H,W) cut into two bands of rows at cuts[0], and these into two blocks each at cuts[1] and cuts[2].
+
+    swaps[0] exchanges the bands, swaps[1] and swaps[2] the blocks within the upper and the lower one.
+    """
+    upper, lower = x[:, :, : cuts[0]], x[:, :, cuts[0] :]
+    bands = [band.roll(-cut * swap, 3) for band, cut, swap in zip((upper, lower), cuts[1:], swaps[1:], strict=True)]
+    return torch.cat(bands[::-1] if swaps[0] else bands, 2)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _logits(run: Crafting, x: Tensor) -> Tensor:
+    run.cost.image_forwards += len(x)
+    with torch.no_grad():
+        return run.victim(x)

@@ -1,0 +1,84 @@
+"""cbgan's third stage: refinement of starts by Adam with a falling step, chosen on held-out proxies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..proxies import PinkNoise, ProxySource
+from .images import ImagesWithCrops
+from .loop import Crafting, gradient_of, optimise
+from .objective import Objective
+from .selection import HeldOut
+from .steps import AdamStep
+
+HELD_OUT_IMAGES = 256
+SEGMENTS = 8
+
+
+def refine(
+    run: Crafting,
+    proxies: ProxySource,
+    objective: Objective,
+    starts: list[Tensor],
+    batch: int,
+    crops: float,
+    lr: tuple[float, float],
+    restart: int,
+) -> Tensor:
+    """Refines starts with what is left of the budget, the one that moves held-out proxies most first, and returns the
+    end that moves them most: one refinement for every `restart` image-gradients.
+    """
+    size, device = run.victim.input_size[1:], run.victim.device
+    held_out = HeldOut(run, PinkNoise(size, device), HELD_OUT_IMAGES, batch)
+    images = ImagesWithCrops(run, proxies, batch, crops)
+    run.sources = [proxies, images.crops, held_out.source]
+    starts = [start.to(device) for start in starts]
+    scores = [held_out.score(start) for start in starts]
+    order = sorted(range(len(starts)), key=lambda i: -scores[i])
+    left = run.budget - run.cost.image_gradients
+    rounds = max(1, left // restart)
+    ends = [
+        _anneal(run, f"refine{i}.", objective, images, starts[order[i % len(order)]], left // rounds, lr)
+        for i in range(rounds)
+    ]
+    reached = [held_out.score(end) for end in ends]
+    run.notes["held_out"] = {"starts": scores, "ends": reached, "n": len(held_out.images)}
+    return ends[reached.index(max(reached))]
+
+
+def _anneal(
+    run: Crafting,
+    stage: str,
+    objective: Objective,
+    images: ImagesWithCrops,
+    delta: Tensor,
+    budget: int,
+    lr: tuple[float, float],
+) -> Tensor:
+    """One refinement by Adam, whose step falls from lr[0] to lr[1] in SEGMENTS equal parts of the budget."""
+    step = AdamStep(lr[0])
+    each = max(1, budget // SEGMENTS // images.n) * images.n
+    for i in range(SEGMENTS):
+        step.lr = lr[0] * (lr[1] / lr[0]) ** (i / (SEGMENTS - 1))
+        delta = optimise(
+            run,
+            f"{stage}{i}",
+            lambda d, g: _gradient(run, objective, images, d, g),
+            delta=delta,
+            step=step,
+            images=each,
+        )
+    return delta
+
+
+def _gradient(
+    run: Crafting, objective: Objective, images: ImagesWithCrops, delta: Tensor, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Any]]:
+    x = images.batch(delta, generator)
+    clean = objective.clean(run.victim, x)
+    run.cost.image_forwards += len(x) if clean else 0
+    towards, loss = gradient_of(run, lambda d: objective(run.victim, (x + d).clamp(0, 1), clean)[0], delta, len(x))
+    return towards, {"loss": loss}

@@ -1,0 +1,45 @@
+"""SPGD: stochastic projected gradient descent in large batches, the baseline of SGA (Liu et al., ICCV 2023)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from .labels import affordable, label_gradient
+from .loop import Crafting, optimise
+from .losses import classification
+from .registry import register
+from .steps import SteepestStep
+
+
+@register("spgd", paper="Liu et al., ICCV 2023", year=2023, images="driven", norms=("linf", "l2"), targeted=True)
+def spgd(
+    run: Crafting,
+    *,
+    batch: int = 250,
+    loss: str = "logit",
+    clamp: float = 9.0,
+    step: float = 0.1,
+    min_steps: int = 100,
+) -> Tensor:
+    """Sign steps of `step` * eps along the gradient of one large batch, from zero: SGA without its inner loop.
+
+    `loss` is `logit` (lower the logit of the victim's own clean prediction, or raise the target's) or `ce`
+    (cross-entropy cut at `clamp`). Where the budget would not allow `min_steps` steps, `batch` shrinks until it does:
+    published settings assume some 800 steps.
+
+    Raises UsageError for another `loss`.
+    """
+    if loss not in ("logit", "ce"):
+        raise UsageError(f"loss={loss!r} is unknown; expected logit or ce")
+
+    def value(logits: Tensor, labels: Tensor) -> Tensor:
+        if loss == "ce":
+            return classification(logits, labels, run.target, clamp)
+        mean = logits.gather(1, labels[:, None]).mean()
+        return mean if run.target is None else -mean
+
+    gradient = label_gradient(run, affordable(batch, run.budget, min_steps), value)
+    start = torch.zeros(1, *run.victim.input_size)
+    return optimise(run, "spgd", gradient, delta=start, step=SteepestStep(step * run.eps, run.norm), images=run.budget)

@@ -1,0 +1,162 @@
+"""UAP: the first universal perturbation, a sum of DeepFool steps (Moosavi-Dezfooli et al., CVPR 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .labels import predict
+from .loop import Crafting, repeat
+from .registry import register
+from .steps import project
+
+
+class DeepFool:
+    """foolbox's DeepFool on the victim, asked for one step at a time, so that images it has fooled cost nothing more.
+
+    Counts every image-gradient: `cost` of them for a step of one image.
+    """
+
+    def __init__(self, run: Crafting, *, inner: str, candidates: int, overshoot: float, steps: int) -> None:
+        # Here, because it takes a second to load, and no other method needs it.
+        from foolbox import PyTorchModel
+        from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack
+
+        self.run, self.steps, self.cost = run, steps, min(candidates, run.victim.num_classes) - 1
+        kind = LinfDeepFoolAttack if inner == "linf" else L2DeepFoolAttack
+        self._attack = kind(steps=1, candidates=candidates, overshoot=overshoot)
+        self._model = PyTorchModel(_Counted(run).eval(), bounds=(0, 1), device=run.victim.device)
+
+    def increments(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What takes each of `images` (B,3,H,W), in [0,1] and predicted as `labels` (B,), across its nearest boundary.
+
+        Images that the rest of the budget cannot pay for stay where they are.
+        """
+        x, left = images.clone(), torch.arange(len(images), device=images.device)
+        for _ in range(self.steps):
+            left = left[: max(0, self.run.budget - self.run.cost.image_gradients) // self.cost]
+            if not len(left):
+                break
+            x[left] = self._attack.run(self._model, x[left], labels[left])
+            left = left[predict(self.run, x[left]) == labels[left]]
+        return x - images
+
+
+class _Counted(nn.Module):
+    """The victim as foolbox sees it; every forward pass with gradients on is followed by a backward pass."""
+
+    def __init__(self, run: Crafting) -> None:
+        super().__init__()
+        self._run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            self._run.cost.image_gradients += len(x)
+        else:
+            self._run.cost.image_forwards += len(x)
+        return self._run.victim(x)
+
+
+class _Passes:
+    """Delta, and how far the current pass over the training images has come."""
+
+    def __init__(self, delta: Tensor) -> None:
+        self.delta = delta
+        self.number, self.position, self.seen, self.fooled, self.rate = 0, 0, 0, 0, 0.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        counters = [self.number, self.position, self.seen, self.fooled, self.rate]
+        return {"delta": self.delta, "counters": torch.tensor(counters, dtype=torch.float64)}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.delta = tensors["delta"]
+        *counts, self.rate = tensors["counters"].tolist()
+        self.number, self.position, self.seen, self.fooled = (int(count) for count in counts)
+
+    def count(self, fooled: int, seen: int, batches: int) -> None:
+        self.position, self.seen, self.fooled = self.position + 1, self.seen + seen, self.fooled + fooled
+        if self.position == batches:
+            self.rate = self.fooled / self.seen
+            self.number, self.position, self.seen, self.fooled = self.number + 1, 0, 0, 0
+
+
+@register("uap", paper="Moosavi-Dezfooli et al., CVPR 2017", year=2017, images="driven", norms=("linf", "l2"))
+def uap(
+    run: Crafting,
+    *,
+    images: int = 10_000,
+    batch: int = 4,
+    delta: float = 0.2,
+    inner: str = "l2",
+    candidates: int = 10,
+    overshoot: float = 0.02,
+    steps: int = 10,
+    passes: int | None = None,
+) -> Tensor:
+    """Walks through the training images and adds, for each not yet fooled, the DeepFool step that takes it across.
+
+    The increments of a minibatch of `batch` images are computed together, for the pattern at its start; each is added
+    only if its image is still not fooled then, and delta is projected each time: the paper's loop with a slightly
+    stale start. Ends when the share 1 - `delta` of the training images is fooled, counted as they come by, after
+    `passes` over them if that is given, or with the budget. DeepFool measures distance in the norm `inner`, whatever
+    ball delta is in, as the paper does (l2; or linf), weighs `candidates` classes, overshoots by the share `overshoot`
+    and takes up to `steps` steps of candidates - 1 image-gradients an image; as foolbox asks, x + delta is clipped to
+    [0,1]. The paper passes some five times over `images` images; here there are at most a fifth
+    of the budget, so that there is a second pass.
+
+    Raises UsageError for `delta` outside of [0,1), fewer than 2 `candidates` or another `inner`.
+    """
+    assert run.source is not None
+    if inner not in ("l2", "linf"):
+        raise UsageError(f"inner={inner!r} is unknown; expected l2 or linf")
+    if not 0 <= delta < 1 or candidates < 2:
+        raise UsageError(f"delta={delta}, candidates={candidates}: expected 0 <= delta < 1 and 2 candidates or more")
+    source = run.source
+    deepfool = DeepFool(run, inner=inner, candidates=candidates, overshoot=overshoot, steps=steps)
+    batches = max(1, min(images, run.budget // 5) // batch)
+    state = _Passes(torch.zeros(1, *run.victim.input_size, device=run.victim.device))
+
+    def advance(_: torch.Generator) -> dict[str, Any]:
+        order = torch.randperm(batches, generator=run.rng("uap-order", state.number))
+        x = source.batch(batch, run.rng("uap-images", int(order[state.position])))
+        labels = predict(run, x)
+        start = (x + state.delta).clamp(0, 1)
+        held = predict(run, start) == labels
+        moves = deepfool.increments(start[held], labels[held])
+        state.delta = _add(run, state.delta, x[held], labels[held], moves)
+        run.snapshot(state.delta)
+        fooled = batch - int(held.sum())
+        state.count(fooled, batch, batches)
+        return {"fooled": round(fooled / batch, 4), "pass": state.number}
+
+    def finished() -> bool:
+        left = run.budget - run.cost.image_gradients
+        return state.rate >= 1 - delta or state.number == passes or left < deepfool.cost
+
+    repeat(run, "uap", state, advance, run.budget, finished)
+    if state.rate >= 1 - delta:
+        run.stopped = "training images fooled"
+    elif state.number == passes:
+        run.stopped = "passes"
+    return state.delta
+
+
+def _add(run: Crafting, delta: Tensor, images: Tensor, labels: Tensor, moves: Tensor) -> Tensor:
+    """`delta` after each of `moves` (B,3,H,W) was added in turn, where its image was still not fooled.
+
+    Looks ahead: one forward pass checks several images, which holds until one of them changes delta.
+    """
+    at, window = 0, 1
+    while at < len(images):
+        ahead = slice(at, at + window)
+        held = (predict(run, (images[ahead] + delta).clamp(0, 1)) == labels[ahead]).nonzero()
+        if len(held):
+            at += int(held[0])
+            delta, window = project(delta + run.tied(moves[at : at + 1]), run.eps, run.norm), 1
+            at += 1
+        else:
+            at, window = at + window, 2 * window
+    return delta

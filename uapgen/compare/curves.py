@@ -1,0 +1,59 @@
+"""Fooling rate over cost: the patterns that runs left on their way, on some of the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..attacks.snapshots import Snapshots
+from ..evaluation import ImageSet, evaluate
+from ..evaluation.images import spread
+from ..perturbation import Perturbation
+from .tasks import Task
+from .work import Work
+
+
+def subset(images: ImageSet, n: int) -> ImageSet:
+    """At most `n` of `images`, evenly spread, so that a tree of classes stays balanced."""
+    keep = spread(len(images), n)
+    names, labels = [images.names[i] for i in keep], [images.labels[i] for i in keep]
+    return dataclasses.replace(images, names=names, labels=labels)
+
+
+def add_curves(work: Work, tasks: Sequence[Task], name: str, n: int) -> None:
+    """Evaluates what `tasks` left on their way on `n` images of the victim `name`; a line of curves.jsonl for each."""
+    images = subset(work.images[name], n)
+    held = {(line["uap"], line["sha256"], line["images"]) for line in work.store.curves.read()}
+    for number, task in enumerate(tasks, 1):
+        file = work.store.uap(task.key)
+        if not file.is_file():
+            continue  # it failed, and the report says so
+        uap = Perturbation.load(file)
+        if (task.key, uap.sha256, len(images)) not in held:
+            line = _curve(work, task, uap, name, images)
+            work.store.curves.append(line)
+            ends = " -> ".join(f"{100 * point['changed'] / point['n']:.1f}" for point in line["points"])
+            work.say(f"curve {number}/{len(tasks)} {task.title}: {ends} ({work.elapsed()})")
+
+
+def _curve(work: Work, task: Task, uap: Perturbation, name: str, images: ImageSet) -> dict[str, Any]:
+    spent = uap.card["cost"]["image_gradients"]
+    kept = dict(Snapshots(work.store.craft(task.key) / "marks", work.crafter.marks).read())
+    costs = [*(cost for cost in kept if cost < spent), spent]
+    uaps = [*(_as_perturbation(kept[cost], uap) for cost in costs[:-1]), uap]
+    result = evaluate(
+        uaps, work.victims[name], images, batch_size=work.batch_size, noise_floor=False, workers=work.workers
+    )
+    points = [
+        {"image_gradients": cost, "changed": row.fooling_rate.count, "n": row.n}
+        for cost, row in zip(costs, result.rows, strict=True)
+    ]
+    return {"uap": task.key, "sha256": uap.sha256, "victim": name, "images": len(images), "points": points}
+
+
+def _as_perturbation(delta: Tensor, last: Perturbation) -> Perturbation:
+    method, data = {"name": last.method}, {"class": last.data_class}
+    return Perturbation.create(delta, eps=last.eps, norm=last.norm, method=method, data=data)

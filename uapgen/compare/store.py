@@ -1,0 +1,155 @@
+"""The folder of a comparison: what it is about, perturbations, finished cells line by line, and clocks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import UapgenError, UsageError
+from ..runtime import atomic_write
+
+LONGEST = 120  # of a part of a file's name; file systems take 255
+FIXED = ("eps", "norm", "budget", "data", "train_data")
+
+
+class Store:
+    """`path`/options.json, uaps/, craft/, cells.jsonl and curves.jsonl. `path` may hold this comparison already."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.cells = Lines(self.path / "cells.jsonl")
+        self.curves = Lines(self.path / "curves.jsonl")
+
+    def uap(self, key: str) -> Path:
+        return self.path / "uaps" / f"{key}.safetensors"
+
+    def craft(self, key: str) -> Path:
+        return self.path / "craft" / key
+
+    def settle(self, options: dict[str, Any], victims: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Joins the comparison in the folder, or starts it; the options with all victims so far, in order.
+
+        Methods, seeds and victims may be added. Raises UsageError, naming the first difference, for other images,
+        another budget, and victims that are no longer what they were: such cells do not belong into one table.
+        """
+        file = self.path / "options.json"
+        options = json.loads(json.dumps({**options, "victims": victims}))
+        held = _read_json(file) if file.is_file() else options
+        if "victims" not in held:
+            raise UsageError(f"{self.path} holds something else than a comparison; give another --out")
+        for key in FIXED:
+            given, there = options[key], held.get(key)
+            optional = key == "train_data" and None in (given, there)
+            if not optional and _identity(given) != _identity(there):
+                raise self._other(key.replace("_", "-"), there, given)
+        for name, victim in options["victims"].items():
+            there = held["victims"].get(name, victim)
+            if differing := [key for key in victim if victim[key] != there.get(key)]:
+                raise self._other(f"{differing[0]} of {name}", there.get(differing[0]), victim[differing[0]])
+        merged = {
+            **held,
+            "train_data": held["train_data"] or options["train_data"],
+            "victims": {**held["victims"], **options["victims"]},
+        }
+        if merged != held or not file.is_file():
+            with atomic_write(file) as temporary:
+                temporary.write_text(json.dumps(merged, indent=1) + "\n")
+        return merged
+
+    def _other(self, what: str, there: Any, given: Any) -> UsageError:
+        return UsageError(
+            f"{self.path} holds another comparison ({what} = {_short(there)} there, {_short(given)} now); methods, "
+            "seeds and victims can be added to it, everything else needs another --out"
+        )
+
+
+def _identity(value: Any) -> Any:
+    """Folders are compared by what they hold; the path is for people."""
+    return {k: v for k, v in value.items() if k != "path"} if isinstance(value, dict) else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value.get('path')} ({value.get('images')} images, {str(value.get('sha256'))[:12]})"
+    return repr(value)
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise UapgenError(f"{file} is not JSON ({error}); restore it, or use another --out") from error
+
+
+class Lines:
+    """A file of JSON lines that a killed process may have left with half a line at its end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines; half a line at the end is cut off. Raises UapgenError for any other damage."""
+        if not self.path.is_file():
+            return []
+        held = self.path.read_bytes()
+        whole = held[: held.rfind(b"\n") + 1]
+        if len(whole) < len(held):
+            with self.path.open("r+b") as stream:
+                stream.truncate(len(whole))
+        found = []
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise UapgenError(f"{self.path} line {number} is not JSON ({error}); delete that line") from error
+        return found
+
+    def append(self, record: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+
+class Clock:
+    """Wall seconds of a work that may be interrupted, kept in `file` every `every` seconds."""
+
+    def __init__(self, file: Path, every: float = 5.0) -> None:
+        self.file, self.every = file, every
+        self._held = float(_read_json(file)["seconds"]) if file.is_file() else 0.0
+        self._started = self._written = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._held + time.monotonic() - self._started
+
+    def tick(self, now: bool = False) -> None:
+        if now or time.monotonic() - self._written >= self.every:
+            with atomic_write(self.file) as temporary:
+                temporary.write_text(json.dumps({"seconds": round(self.seconds, 3)}) + "\n")
+            self._written = time.monotonic()
+
+    @staticmethod
+    def read(file: Path) -> float | None:
+        return float(_read_json(file)["seconds"]) if file.is_file() else None
+
+
+def file_name(*parts: object) -> str:
+    """One file name for `parts`, different for different parts: `embedded~efficientnet_lite0__sga@jigsaw__0`."""
+    return "__".join(_slug(str(part)) for part in parts)
+
+
+def _slug(text: str) -> str:
+    safe = quote(text, safe="/@+=,").replace("~", "%7E").replace("/", "~")
+    return safe if len(safe) <= LONGEST else f"{safe[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def describe_files(path: str, root: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Which images a comparison is about: names and sizes of files in `root`; `path` is what the user wrote."""
+    entries = (f"{name}\t{(root / name).stat().st_size}" for name in names)
+    digest = hashlib.sha256("\n".join(entries).encode(errors="surrogateescape")).hexdigest()
+    return {"path": path, "images": len(names), "sha256": digest}
