@@ -185,7 +185,7 @@ def test_a_full_disk_is_an_error_and_not_half_a_file(place: Path) -> None:
 
 def test_help_is_fast_and_lists_every_verb() -> None:
     done = subprocess.run([sys.executable, "-m", "uapgen", "--help"], capture_output=True, text=True, check=True)
-    for verb in ("craft", "evaluate", "show", "apply", "import", "methods", "victims"):
+    for verb in ("craft", "evaluate", "compare", "show", "apply", "import", "methods", "victims"):
         assert verb in done.stdout
     loads = "import sys, uapgen.cli; sys.exit(any(m in sys.modules for m in ('torch', 'timm', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", loads]).returncode == 0

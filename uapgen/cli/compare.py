@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..errors import UapgenError, UsageError
-from .options import device_options, parse_eps, say
+from .options import device_options, parse_eps, parse_l2, say
 
 
 @click.command("compare")
@@ -90,7 +90,7 @@ def _compare(
     from ..evaluation.images import find_images
     from ..runtime import ensure_writable, start_process
     from ..victims import Victim, announce, load_victim
-    from .craft import Progress, parse_l2
+    from .progress import Progress
 
     bound = parse_eps(eps) if options["norm"] == "linf" else parse_l2(eps)
     numbers = parse_seeds(seeds)

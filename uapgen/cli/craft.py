@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .options import device_options, parse_eps, say, victim_options
+from .options import device_options, parse_eps, parse_l2, say, victim_options
+from .progress import Progress
 
 if TYPE_CHECKING:
     from ..proxies import ProxySource
@@ -155,56 +155,9 @@ def _craft(
     click.echo(str(out))
 
 
-SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation")
-
-
-class Progress:
-    """A tqdm bar a stage on stderr; the bar's unit is image-gradients."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._bar: Any = None
-
-    def __call__(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
-        from tqdm import tqdm
-
-        if stage != self._stage:
-            self.close()
-            self._stage = stage
-            self._bar = tqdm(
-                total=total,
-                desc=f"{stage:<9}",
-                unit="img",
-                file=sys.stderr,
-                mininterval=1.0,
-                dynamic_ncols=True,
-            )
-        assert self._bar is not None
-        self._bar.set_postfix({name: figures[name] for name in SHOWN if name in figures}, refresh=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
 def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     pairs = [text.partition("=") for text in settings]
     for key, separator, value in pairs:
         if not (key and separator and value):
             raise UsageError(f"--set {key + separator + value!r} is not KEY=VALUE")
     return {key.replace("-", "_"): value for key, _, value in pairs}
-
-
-def parse_l2(text: str) -> float:
-    """An L2 budget, in levels of 255 like the other (2000 is customary in the 2017 paper's units)."""
-    try:
-        levels = float(text)
-    except ValueError:
-        raise UsageError(
-            f"--eps {text!r} is not a number; with --norm l2 it is the pattern's L2 length in levels of 255"
-        ) from None
-    if not levels > 0 or levels == float("inf"):
-        raise UsageError(f"--eps {text} is not a positive L2 length in levels of 255, such as 2000")
-    return levels / 255

@@ -18,7 +18,10 @@ def list_methods(as_json: bool) -> None:
     """All methods: the images that each needs, its year and paper."""
     from ..attacks import methods
 
-    rows = [{"name": m.name, "images": m.images, "year": m.year, "paper": m.paper} for m in methods().values()]
+    rows = [
+        {"name": m.name, "images": m.images, "targeted": m.targeted, "year": m.year, "paper": m.paper}
+        for m in methods().values()
+    ]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -36,7 +39,9 @@ def show_method(name: str) -> None:
     from ..attacks import find_method
 
     method = find_method(name)
-    click.echo(f"{method.name} ({method.paper}); images: {method.images}; norms: {', '.join(method.norms)}\n")
+    can = [text for text, has in (("--target CLASS", method.targeted), ("--stop-on DIR", method.stops)) if has]
+    takes = f"; takes {' and '.join(can)}" if can else ""
+    click.echo(f"{method.name} ({method.paper}); images: {method.images}; norms: {', '.join(method.norms)}{takes}\n")
     click.echo(inspect.getdoc(method.function) or "")
     if method.parameters():
         click.echo("\nparameters (--set KEY=VALUE):")

@@ -73,3 +73,16 @@ def say(text: str) -> None:
 
     if is_main():
         click.echo(text, err=True)
+
+
+def parse_l2(text: str) -> float:
+    """An L2 budget, in levels of 255 like the other (2000 is customary in the 2017 paper's units)."""
+    try:
+        levels = float(text)
+    except ValueError:
+        raise UsageError(
+            f"--eps {text!r} is not a number; with --norm l2 it is the pattern's L2 length in levels of 255"
+        ) from None
+    if not levels > 0 or levels == float("inf"):
+        raise UsageError(f"--eps {text} is not a positive L2 length in levels of 255, such as 2000")
+    return levels / 255

@@ -1,0 +1,39 @@
+"""Progress bars for long commands, on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation")
+
+
+class Progress:
+    """A tqdm bar a stage on stderr; the bar's unit is image-gradients."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._bar: Any = None
+
+    def __call__(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
+        from tqdm import tqdm
+
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+            self._bar = tqdm(
+                total=total,
+                desc=f"{stage:<9}",
+                unit="img",
+                file=sys.stderr,
+                mininterval=1.0,
+                dynamic_ncols=True,
+            )
+        assert self._bar is not None
+        self._bar.set_postfix({name: figures[name] for name in SHOWN if name in figures}, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
