@@ -23,7 +23,7 @@ def sga(
     passes: int = 4,
     clamp: float = 9.0,
     step: float = 0.1,
-    min_steps: int = 25,
+    min_steps: int = 60,
 ) -> Tensor:
     """Sign steps along gradients that were averaged over an inner run of small noisy minibatches.
 

@@ -21,7 +21,7 @@ from .steps import SteepestStep
     targeted=True,
 )
 def sgd_uap(
-    run: Crafting, *, batch: int = 100, beta: float = 12.0, step: float = 0.8, clip: bool = True, min_steps: int = 50
+    run: Crafting, *, batch: int = 100, beta: float = 12.0, step: float = 0.8, clip: bool = True, min_steps: int = 200
 ) -> Tensor:
     """Sign steps of `step` * eps that maximise the mean of min(cross-entropy, `beta`), from zero.
 

@@ -32,6 +32,7 @@ SMALL = {
     },
     "trm-uap": {"positive": 1.0, "negative": 0.5, "batch": 8},  # of four layers
     "pnm-uap": {"low": 0.5, "high": 1.0, "batch": 8},
+    "pd-ua": {"style_share": 0.0, "levels": 1},
     "psp-uap": {"share": 1.0, "prior": "gaussian"},  # jigsaws unshifted: brighter everywhere is best, for every seed
     "aaa": {"width": 4, "slots": 4, "climb_steps": 40, "candidates": 2, "batch": 16},
     "nag": {"width": 4, "candidates": 2, "held_out": 16, "batch": 16},

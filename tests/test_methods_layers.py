@@ -23,6 +23,7 @@ from uapgen.attacks.pyramid import collapsed, laplacian_normalised, laplacian_py
 from uapgen.attacks.schedule import Schedule
 from uapgen.attacks.trm import truncated_ratio
 from uapgen.errors import UsageError
+from uapgen.proxies import JigsawPrior
 from uapgen.victims import Preprocessing, Victim
 
 EPS = 10 / 255
@@ -491,6 +492,19 @@ def test_layer_methods_raise_the_blocks_of_a_transformer(method: str, transforme
     assert uap.delta.shape == (3, 160, 160)
     losses = [value for value in losses if not math.isnan(value)]
     assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_cosine_uap_runs_without_data_on_jigsaws(tiny_victim: Victim) -> None:
+    cosines: list[float] = []
+    uap = craft(
+        tiny_victim,
+        method="cosine-uap",
+        source=JigsawPrior(32),
+        budget=640,
+        callback=lambda stage, done, total, figures: cosines.append(figures["cosine"]),
+    )
+    assert uap.data_class == "none"
+    assert sum(cosines[-5:]) < sum(cosines[:5])
 
 
 def test_tiles_repeat(tiny_victim: Victim) -> None:
