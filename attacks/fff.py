@@ -26,8 +26,8 @@ def fff(run: Crafting, *, lr: float = 0.1 / 255, rectify: bool = True, normalise
 
     `rectify` takes the positive part of each layer's output, as the paper's activations are read behind ReLUs; false
     takes the magnitude. `lr` is Adam's in [0,1] pixel units; the published 0.1 counts in levels of 255. delta is halved
-    when it rests at the bound. `normalise`=false hands delta to the network as it is.
-    With --stop-on it ends after ten looks in a row without an improvement.
+    when it rests at the bound, but for the last tenth of the budget. `normalise`=false hands delta to the network as
+    it is. With --stop-on it ends after ten looks in a row without an improvement.
     """
     if run.source is not None:
         raise UsageError("fff looks at delta alone and reads no image; gd-uap with prior=data does")

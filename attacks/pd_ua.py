@@ -60,9 +60,9 @@ def pd_ua(
     (c) The gradient is split into a Laplacian pyramid of `levels` octaves, each scaled to the same strength, and moves
     delta by `step` * eps along the sign of its running sum with `momentum`.
 
-    The paper fixes the parts, not all of their constants. Choices made here: whole channels drop, so that few random
-    numbers serve a step; the variance takes in what the dropout of earlier layers leads to; the texture is procedural,
-    because the paper's is a picture; `dropout`, `style_share`, `levels` and `step` are this project's, not published.
+    A reconstruction: the parts are the paper's, while its constants and its texture were not at hand. Choices made
+    here: all of the defaults; a procedural texture; whole channels that drop, so that few random numbers serve a step;
+    a variance that takes in what the dropout of earlier layers leads to.
     Budgets below 1,000 take fewer `samples`, for 100 steps.
     """
     victim = run.victim

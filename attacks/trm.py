@@ -48,9 +48,9 @@ def trm_uap(
     ReLUs, where the negative term is a constant: `negative`=0 gives that.
 
     `lr` is Adam's, 0.1 in [0,1] pixel units as published: beyond 2 eps, so each step is bang-bang. delta is halved when
-    it rests at the bound. `normalise`=false feeds the network priors + delta without mean and standard deviation and
-    without clipping, as published; true feeds the images on which the pattern is evaluated. --proxy gives images
-    instead of `prior`.
+    it rests at the bound, but for the last tenth of the budget. `normalise`=false feeds the network priors + delta
+    without mean and standard deviation and without clipping, as published; true feeds the images on which the pattern
+    is evaluated. --proxy gives images instead of `prior`.
 
     The priors grow richer and the batch grows from `batch` (twofold at iterations 1600 and 3200, for gaussian also at
     2400) over the 4,000 iterations that a published run takes; smaller budgets walk the same course in fewer steps.

@@ -46,18 +46,35 @@ class DeepFool:
 
 
 class _Counted(nn.Module):
-    """The victim as foolbox sees it; every forward pass with gradients on is followed by a backward pass."""
+    """The victim as foolbox sees it, which asks for the same images once for every candidate class.
+
+    The forward pass of those images is done once and kept; every backward pass through it is counted.
+    """
 
     def __init__(self, run: Crafting) -> None:
         super().__init__()
-        self._run = run
+        self.run = run
+        self.images, self.logits = torch.empty(0), torch.empty(0)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            self._run.cost.image_gradients += len(x)
-        else:
-            self._run.cost.image_forwards += len(x)
-        return self._run.victim(x)
+        if not torch.equal(x.detach(), self.images):
+            with torch.enable_grad():
+                self.images = x.detach().clone().requires_grad_(True)
+                self.logits = self.run.victim(self.images)
+        return _Kept.apply(x, self)
+
+
+class _Kept(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: _Counted) -> Tensor:
+        ctx.kept = kept
+        return kept.logits.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *towards: Tensor) -> tuple[Tensor, None]:
+        kept = ctx.kept
+        kept.run.cost.image_gradients += len(towards[0])
+        return torch.autograd.grad(kept.logits, kept.images, towards[0], retain_graph=True)[0], None
 
 
 class _Passes:
