@@ -35,7 +35,7 @@ from . import (  # noqa: F401 (importing a method registers it)
     trm,
     uap,
 )
-from .loop import Callback, Crafting
+from .crafting import Callback, Crafting
 from .registry import Method, find_method, methods, register
 from .snapshots import Snapshots
 from .steps import project

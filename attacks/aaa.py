@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .crafting import Crafting
 from .impressions import ImpressionSettings, class_impressions
-from .loop import Crafting
 from .nag import train_nag
 from .registry import register
 from .selection import HeldOut
@@ -22,7 +22,7 @@ def aaa(
     climb_steps: int = 200,
     batch: int = 32,
     min_steps: int = 300,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     latent: int = 10,
     width: int = 16,
     diversity: float = 1.0,
@@ -35,7 +35,7 @@ def aaa(
     Impressions take up to `share` of the budget and are of random classes, at most `impressions` of them: their
     image-gradients count like all others, and the paper's 10 for each of 1000 classes would take many budgets. `slots`
     images climb at a time, each for `climb_steps` steps at most. The generator takes the rest; its parameters are
-    NAG's. The paper's Adam runs at 2e-4 for some hundred times as many steps; `lr` is NAG's. The pattern is chosen on
+    NAG's. The paper's Adam runs at 2e-4 for many more steps; `lr` is NAG's. The pattern is chosen on
     the share `held_out` of the impressions, which the generator never meets. With --proxy the impressions start from
     its images.
     """

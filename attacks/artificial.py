@@ -12,8 +12,8 @@ from ..errors import UsageError
 from ..proxies import GaussianPrior, JigsawPrior
 from ..proxies.base import uniform
 from ..victims import Victim
+from .crafting import Crafting
 from .inputs import unnormalised
-from .loop import Crafting
 
 ANGLES = (-10.0, -7.0, -5.0, -3.0, 3.0, 5.0, 7.0, 10.0)  # degrees
 WIDTHS = (3, 5, 7, 9)  # of the blur, in pixels

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..proxies import GaussianPrior, JigsawPrior, Mixture
-from .loop import Crafting, gradient_of, optimise
+from .crafting import Crafting
+from .loop import gradient_of, optimise
 from .losses import classification, cosine
 from .registry import register
 from .steps import AdamStep, random_start

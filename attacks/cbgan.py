@@ -8,8 +8,8 @@ from torch import Tensor
 from ..gan.proxy import GanSource, ProxyGanSettings, proxy_gan
 from ..gan.terms import TermWeights
 from ..proxies import Mixture, Pool, Procedural, ProxySource
+from .crafting import Crafting
 from .latents import train_latents
-from .loop import Crafting
 from .objective import Objective
 from .refine import refine
 from .registry import register

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loop import Crafting, gradient_of, optimise
+from .crafting import Crafting
+from .loop import gradient_of, optimise
 from .registry import register
 from .steps import AdamStep, random_start
 

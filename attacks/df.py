@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .crafting import Crafting
 from .labels import label_gradient
-from .loop import Crafting, optimise
+from .loop import optimise
 from .registry import register
 from .steps import AdamStep
 

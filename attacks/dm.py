@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..victims import Victim
+from .crafting import Crafting
 from .labels import affordable, predict
-from .loop import Crafting, gradient_of, optimise
+from .loop import gradient_of, optimise
 from .losses import classification
 from .registry import register
 from .steps import AdamStep, random_start

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .artificial import shown
+from .crafting import Crafting
 from .layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
-from .loop import Crafting
 from .registry import register
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .loop import Crafting, gradient_of, optimise
+from .crafting import Crafting
+from .loop import gradient_of, optimise
 from .losses import cosine
 from .registry import register
 from .steps import AdamStep, random_start

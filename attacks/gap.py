@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..generator import ResnetGenerator
-from .loop import Crafting, repeat
+from .crafting import Crafting
+from .loop import repeat
 from .registry import register
-from .steps import saturation
-from .training import Training, offer, shrunk, step
+from .training import Training, offer, shrunk, step, strength
 
 
 @register("gap", paper="Poursaeed et al., CVPR 2018", year=2018, images="driven", targeted=True)
@@ -61,7 +61,7 @@ def gap(
         loss = gap_loss(victim((x + delta).clamp(0, 1)), clean, least_likely, run.target)
         step(run, optimizer, loss, batch)
         offer(run, pattern)
-        return {"loss": round(loss.item(), 5), "saturation": round(saturation(delta, run.eps), 4)}
+        return {"loss": round(loss.item(), 5), "strength": strength(delta, run.eps)}
 
     repeat(run, "generator", Training(network, optimizer), advance, run.budget)
     with torch.no_grad():

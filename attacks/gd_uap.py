@@ -8,8 +8,8 @@ from torch import Tensor
 from ..errors import UsageError
 from ..proxies import ProxySource
 from .artificial import RangePrior, shown
+from .crafting import Crafting
 from .layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
-from .loop import Crafting
 from .losses import activation_energy
 from .registry import register
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..proxies import DeltaCrops, GaussianPrior, ProxySource
-from .loop import Crafting
+from .crafting import Crafting
 
 
 class ImagesWithCrops:

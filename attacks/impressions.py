@@ -13,7 +13,8 @@ from torch import Tensor
 from ..errors import UapgenError
 from ..proxies import ProxySource
 from ..proxies.base import uniform
-from .loop import Crafting, repeat
+from .crafting import Crafting
+from .loop import repeat
 from .shake import Shake
 
 BETAS = (0.9, 0.999)  # Adam's own

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .loop import Crafting, Gradient, gradient_of
+from .crafting import Crafting
+from .loop import Gradient, gradient_of
 
 
 def labels_of(run: Crafting, images: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
 from ..victims import Probe
+from .crafting import Crafting
 from .images import ImagesWithCrops
-from .loop import Crafting, repeat
+from .loop import repeat
 from .losses import displacement_similarity
 from .objective import Objective
 from .training import Training

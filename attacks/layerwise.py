@@ -11,8 +11,9 @@ from torch import Tensor
 from ..errors import UsageError
 from ..victims import Victim
 from .artificial import CurriculumPrior
+from .crafting import Crafting
 from .halving import HalvingStep
-from .loop import Crafting, gradient_of, optimise
+from .loop import gradient_of, optimise
 from .schedule import Schedule
 from .steps import random_start
 from .stopping import StopOnImages, stop_on_images

@@ -3,94 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import UapgenError
-from ..proxies import ProxySource
-from ..runfolder import RunFolder
-from ..runtime import rng
-from ..victims import Victim
-from .snapshots import Snapshots
-from .steps import Step, project, saturation, tie
+from .crafting import Crafting
+from .steps import Step, project, saturation
 from .stopping import StopOnImages
 
-Callback = Callable[[str, int, int, dict[str, Any]], None]  # stage, images done, images in all, figures
 Gradient = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Any]]]
-
-
-@dataclass
-class Cost:
-    """What a run has spent on the victim, in images: with a backward pass, and forward only."""
-
-    image_gradients: int = 0
-    image_forwards: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return {"image_gradients": self.image_gradients, "image_forwards": self.image_forwards}
-
-
-@dataclass
-class Crafting:
-    """Everything that a method shares with all others: the victim, the images, the budget and the run's place on
-    disk.
-    """
-
-    victim: Victim
-    source: ProxySource | None
-    eps: float
-    seed: int
-    budget: int
-    norm: str = "linf"
-    target: int | None = None  # the class that every image shall go to; None: away from its own
-    tile: int = 1  # delta repeats tile x tile times (TSC-UAP)
-    stop_on: ProxySource | None = None  # images whose fooling rate stops and selects, for methods that stop so
-    folder: RunFolder | None = None
-    callback: Callback | None = None
-    save_every: int = 480
-    stopped: str = "budget"
-    cost: Cost = field(default_factory=Cost)
-    sources: list[ProxySource] = field(
-        default_factory=list
-    )  # all that the run drew from, for the card; empty: just `source`
-    notes: dict[str, Any] = field(
-        default_factory=dict
-    )  # figures that belong into the card; must not depend on time or host
-    snapshots: Snapshots | None = None
-
-    def rng(self, *key: object) -> torch.Generator:
-        return rng(self.seed, *key)
-
-    def tied(self, delta: Tensor) -> Tensor:
-        """`delta` (B,C,H,W) averaged over its tiles, where the run asks for a tiled pattern; differentiable."""
-        return tie(delta, self.tile)
-
-    def snapshot(self, delta: Tensor) -> None:
-        """Offers the pattern (1,C,H,W) that the method would return if it ended here, for curves over cost."""
-        if self.snapshots:
-            self.snapshots.offer(self.cost.image_gradients, lambda: project(self.tied(delta), self.eps, self.norm))
-
-    def report(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
-        if self.folder:
-            self.folder.log(stage=stage, images=done, **self.cost.as_dict(), **figures)
-        if self.callback:
-            self.callback(stage, done, total, figures)
-
-    def saved(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The stage's last saved state on the victim's device; the cost is set back to what it was then."""
-        held = self.folder.load(stage) if self.folder else None
-        if held is None:
-            return None
-        tensors, meta = held
-        self.cost = Cost(**meta["cost"])
-        return {key: value.to(self.victim.device) for key, value in tensors.items()}, meta
-
-    def save(self, stage: str, tensors: dict[str, Tensor], **meta: Any) -> None:
-        if self.folder:
-            self.folder.save(stage, tensors, {"cost": self.cost.as_dict(), **meta})
 
 
 class State(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .loop import Crafting
+from .crafting import Crafting
 from .registry import register
 from .steps import project
 

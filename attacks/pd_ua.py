@@ -13,8 +13,9 @@ from ..errors import UsageError
 from ..proxies import PinkNoise
 from ..victims import Probe, Victim
 from .artificial import shown
+from .crafting import Crafting
 from .layerwise import background, first, layer_names
-from .loop import Crafting, gradient_of, optimise
+from .loop import gradient_of, optimise
 from .pyramid import laplacian_normalised
 from .registry import register
 from .steps import random_start

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from .artificial import shown
+from .crafting import Crafting
 from .layerwise import first, follow_curriculum, layer_names, layer_outputs
-from .loop import Crafting
 from .registry import register
 from .trm import truncated_ratio
 

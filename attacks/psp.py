@@ -14,8 +14,8 @@ from ..proxies import DeltaCrops, random_resized_crops
 from ..proxies.base import uniform
 from ..victims import Victim
 from .artificial import shown
+from .crafting import Crafting
 from .layerwise import first, follow_curriculum, layer_names
-from .loop import Crafting
 from .losses import activation_energy, stubborn_weights
 from .registry import register
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..proxies import PinkNoise, ProxySource
+from .crafting import Crafting
 from .images import ImagesWithCrops
-from .loop import Crafting, gradient_of, optimise
+from .loop import gradient_of, optimise
 from .objective import Objective
 from .selection import HeldOut
 from .steps import AdamStep

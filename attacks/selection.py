@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..proxies import ProxySource
-from .loop import Crafting
+from .crafting import Crafting
 
 
 class HeldOut:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .crafting import Crafting
 from .labels import labels_of
-from .loop import Crafting, gradient_of, optimise
+from .loop import gradient_of, optimise
 from .losses import classification
 from .registry import register
 from .steps import SteepestStep, project, steepest

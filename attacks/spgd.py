@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .crafting import Crafting
 from .labels import affordable, label_gradient
-from .loop import Crafting, optimise
+from .loop import optimise
 from .losses import classification
 from .registry import register
 from .steps import SteepestStep

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, did_you_mean
 from ..victims import Victim
+from .crafting import Crafting
 from .labels import affordable
-from .loop import Crafting, repeat
+from .loop import repeat
 from .registry import register
 from .steps import random_start, steepest
 

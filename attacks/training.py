@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UapgenError
 from ..proxies import ProxySource
 from ..runfolder import load_optimizer_tensors, optimizer_tensors
-from .loop import Crafting
+from .crafting import Crafting
 
 TRIES = 20
 
@@ -48,6 +48,11 @@ def offer(run: Crafting, pattern: Callable[[], Tensor]) -> None:
     if run.snapshots and run.snapshots.marks:
         with torch.no_grad():
             run.snapshot(pattern())
+
+
+def strength(patterns: Tensor, eps: float) -> float:
+    """Mean |delta| / eps. A tanh never quite meets the bound, so that the share of pixels there says nothing."""
+    return round((patterns.detach().abs().mean() / eps).item(), 4)
 
 
 def shrunk(batch: int, images: int, min_steps: int, least: int = 4) -> int:

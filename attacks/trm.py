@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .artificial import shown
+from .crafting import Crafting
 from .layerwise import first, follow_curriculum, layer_names, layer_outputs
-from .loop import Crafting
 from .registry import register
 
 

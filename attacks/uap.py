@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .crafting import Crafting
 from .labels import predict
-from .loop import Crafting, repeat
+from .loop import repeat
 from .registry import register
 from .steps import project
 

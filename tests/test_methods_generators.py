@@ -14,9 +14,9 @@ from torchvision.transforms.functional import InterpolationMode, rotate
 from conftest import TINY, gratings, tiny_net
 from uapgen.attacks import craft
 from uapgen.attacks.at_uap import disagreement, steepest_each
+from uapgen.attacks.crafting import Crafting
 from uapgen.attacks.gap import gap_loss, rescaled
 from uapgen.attacks.impressions import ClassImpressions, ImpressionSettings, class_impressions
-from uapgen.attacks.loop import Crafting
 from uapgen.attacks.nag import distance, fooling, layer_at
 from uapgen.attacks.shake import Shake
 from uapgen.attacks.training import Without, shrunk

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from conftest import TINY
-from uapgen.attacks.loop import Crafting
+from uapgen.attacks.crafting import Crafting
 from uapgen.attacks.selection import HeldOut
 from uapgen.proxies import ColouredBlocks, PinkNoise, Pool, Procedural
 from uapgen.runtime import rng

@@ -74,10 +74,17 @@ class RunFolder:
             return None
         tensors, meta = load_state(file)
         log = self.path / "stats.jsonl"
-        if is_main() and log.exists() and log.stat().st_size > meta["_log_bytes"]:
+        kept = self._log_bytes()
+        if is_main() and log.exists() and log.stat().st_size > kept:
             with log.open("r+b") as stream:
-                stream.truncate(meta["_log_bytes"])
+                stream.truncate(kept)
         return tensors, meta
+
+    def _log_bytes(self) -> int:
+        """How long stats.jsonl was when the latest of the states was saved: stages that are done load theirs first."""
+        return max(
+            _open_state(file, with_tensors=False)[1].get("_log_bytes", 0) for file in self.path.glob("*.safetensors")
+        )
 
 
 def save_state(path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -89,10 +96,14 @@ def save_state(path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any
 
 def load_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_state` wrote. Raises UapgenError for anything else."""
+    return _open_state(Path(path), with_tensors=True)
+
+
+def _open_state(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["uapgen"])
-            return {key: file.get_tensor(key) for key in file.keys()}, meta  # noqa: SIM118 (no mapping)
+            return {key: file.get_tensor(key) for key in (file.keys() if with_tensors else ())}, meta
     except Exception as error:  # safetensors raises its own untyped errors
         raise UapgenError(f"{path} is not a state file of uapgen ({error}); delete it to start again") from error
 
