@@ -50,6 +50,7 @@ def cbgan(
     activation: float = 1.0,
     logits: float = 0.0,
     features: float = 0.0,
+    agreement: float = 0.5,
     start: float = 0.3,
     end: float = 1.0,
 ) -> Tensor:
@@ -64,9 +65,10 @@ def cbgan(
     its own patterns (share `generator_crops`); its latents give `candidates`, which join a random start.
     (c) Refinement is by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on crops of the
     pattern itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the
-    `activation` log-energy of the layers between the shares `start` and `end` of the depth, plus cosines at `logits`
-    and `features`. Every `restart` image-gradients it starts anew from the start that is next best on held-out
-    proxies; the end that is best there is kept.
+    `activation` log-energy of the layers between the shares `start` and `end` of the depth, less the `agreement` of
+    the perturbed images' logits with their mean, plus cosines at `logits` and `features`. Every `restart`
+    image-gradients it starts anew from the start that is next best on held-out proxies; the end that is best there is
+    kept.
     """
     victim = run.victim
     real = run.source or Procedural(victim.input_size[1:], victim.device)
@@ -85,7 +87,7 @@ def cbgan(
         )
         sources.append((Pool(_gan_stage(run, settings, gan_seed), pool, run.seed), gan_weight))
     proxies = Mixture(sources)
-    objective = Objective(activation, logits, features, start, end)
+    objective = Objective(activation, logits, features, agreement, start, end)
     starts = [random_start(victim.input_size, run.eps, run.rng("start"))]
     if images := int(generator_share * run.budget) // batch * batch:
         network = train_latents(

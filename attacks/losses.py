@@ -47,6 +47,17 @@ def cosine(clean: Tensor, perturbed: Tensor) -> Tensor:
     return F.cosine_similarity(perturbed, clean).mean()
 
 
+def disagreement(logits: Tensor) -> Tensor:
+    """-mean cosine between each image's centred logits (B,K) and their mean over the batch, which is held fixed.
+
+    At -1 the pattern alone decides what the victim says, whatever is in the image: Cosine-UAP (Zhang et al., ICCV 2021)
+    finds that this grows with the fooling rate. Unlike the distance from clean logits it does not ask that the images
+    look natural to the victim.
+    """
+    centred = logits - logits.mean(1, keepdim=True)
+    return -F.cosine_similarity(centred, centred.mean(0, keepdim=True).detach()).mean()
+
+
 def displacement_similarity(clean: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Mean cosine between the ways in which two perturbations move the features (B,F) of the same images.
 

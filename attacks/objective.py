@@ -1,4 +1,4 @@
-"""The objective that the stages of cbgan share: activation energy, cosine at the logits, cosine at the features."""
+"""The objective that the stages of cbgan share: activation energy, agreement, cosines at logits and features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..victims import Probe, Victim
-from .losses import cosine, log_energy
+from .losses import cosine, disagreement, log_energy
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Objective:
     activation: float = 1.0
     logits: float = 0.0
     features: float = 0.0
+    agreement: float = 0.0
     start: float = 0.3
     end: float = 0.9
 
@@ -43,6 +44,8 @@ class Objective:
         loss = images.new_zeros(())
         if self.activation and probe.layers:
             loss = loss + self.activation * log_energy(probe.layers)
+        if self.agreement:
+            loss = loss + self.agreement * disagreement(probe.logits)
         if clean is not None:
             loss = loss + self.logits * cosine(clean.logits, probe.logits)
             loss = loss + self.features * cosine(clean.features, probe.features)
