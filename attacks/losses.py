@@ -1,4 +1,4 @@
-"""What a perturbation is asked to do, as pure functions on the victim's outputs. All are to be minimised."""
+"""What a perturbation is asked to do, as pure functions on the victim's outputs. To be minimised, unless said."""
 
 from __future__ import annotations
 
@@ -47,15 +47,16 @@ def cosine(clean: Tensor, perturbed: Tensor) -> Tensor:
     return F.cosine_similarity(perturbed, clean).mean()
 
 
-def disagreement(logits: Tensor) -> Tensor:
-    """-mean cosine between each image's centred logits (B,K) and their mean over the batch, which is held fixed.
+def agreement(logits: Tensor) -> Tensor:
+    """Mean cosine between each image's centred logits (B,K) and their mean over the batch, which is held fixed; to be
+    maximised.
 
-    At -1 the pattern alone decides what the victim says, whatever is in the image: Cosine-UAP (Zhang et al., ICCV 2021)
-    finds that this grows with the fooling rate. Unlike the distance from clean logits it does not ask that the images
-    look natural to the victim.
+    At 1 the pattern alone decides what the victim says, whatever is in the image: Cosine-UAP (Zhang et al., ICCV 2021)
+    finds that this grows with the fooling rate, and AT-UAP (Li et al., AAAI 2022) has a term of the same aim. Unlike the
+    distance from clean logits it does not ask that the images look natural to the victim.
     """
     centred = logits - logits.mean(1, keepdim=True)
-    return -F.cosine_similarity(centred, centred.mean(0, keepdim=True).detach()).mean()
+    return F.cosine_similarity(centred, centred.mean(0, keepdim=True).detach()).mean()
 
 
 def displacement_similarity(clean: Tensor, one: Tensor, other: Tensor) -> Tensor:

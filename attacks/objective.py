@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..victims import Probe, Victim
-from .losses import cosine, disagreement, log_energy
+from .losses import agreement, cosine, log_energy
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Objective:
         if self.activation and probe.layers:
             loss = loss + self.activation * log_energy(probe.layers)
         if self.agreement:
-            loss = loss + self.agreement * disagreement(probe.logits)
+            loss = loss - self.agreement * agreement(probe.logits)
         if clean is not None:
             loss = loss + self.logits * cosine(clean.logits, probe.logits)
             loss = loss + self.features * cosine(clean.features, probe.features)

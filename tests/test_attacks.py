@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from conftest import TINY, gratings
 from uapgen.attacks import craft, find_method, methods
-from uapgen.attacks.losses import activation_energy, disagreement, displacement_similarity, log_energy, stubborn_weights
+from uapgen.attacks.losses import activation_energy, agreement, displacement_similarity, log_energy, stubborn_weights
 from uapgen.attacks.steps import AdamStep, SteepestStep, project
 from uapgen.errors import UsageError
 from uapgen.victims import Preprocessing, Victim
@@ -232,9 +232,9 @@ def test_log_energy_pulls_every_image_alike() -> None:
 def test_agreement_is_the_cosine_to_the_mean_logits() -> None:
     logits = torch.tensor([[2.0, -2.0, 0.0, 0.0], [0.0, 0.0, 3.0, -3.0]])
     mean = logits.mean(0)
-    expected = -sum(torch.nn.functional.cosine_similarity(row, mean, 0).item() for row in logits) / 2
-    assert disagreement(logits + 7).item() == pytest.approx(expected, abs=1e-6)
-    assert disagreement(logits[:1].repeat(3, 1)).item() == pytest.approx(-1, abs=1e-6)
+    expected = sum(torch.nn.functional.cosine_similarity(row, mean, 0).item() for row in logits) / 2
+    assert agreement(logits + 7).item() == pytest.approx(expected, abs=1e-6)
+    assert agreement(logits[:1].repeat(3, 1)).item() == pytest.approx(1, abs=1e-6)
 
 
 def test_patterns_are_alike_when_they_move_features_the_same_way() -> None:
