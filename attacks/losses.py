@@ -52,7 +52,7 @@ def agreement(logits: Tensor) -> Tensor:
     maximised.
 
     At 1 the pattern alone decides what the victim says, whatever is in the image: Cosine-UAP (Zhang et al., ICCV 2021)
-    finds that this grows with the fooling rate, and AT-UAP (Li et al., AAAI 2022) has a term of the same aim. Unlike the
+    finds that this grows with the fooling rate; AT-UAP (Li et al., AAAI 2022) has a term of the same aim. Unlike the
     distance from clean logits it does not ask that the images look natural to the victim.
     """
     centred = logits - logits.mean(1, keepdim=True)
