@@ -52,8 +52,8 @@ __all__ = [
     "register",
 ]
 
-# Image-gradients through the victim. On two CPU cores and the embedded victim: about 5 minutes, 20 minutes, an hour
-# and a half.
+# Image-gradients through the victim. On two free CPU cores and the embedded victim: 3.5 minutes, 12 minutes, and some
+# fifty (not timed).
 BUDGETS = {"quick": 6_000, "standard": 24_000, "full": 100_000}
 
 
