@@ -5,4 +5,4 @@ install dev,lite
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 MYPY="$venv/bin/mypy" bash scripts/typecheck.sh
-"$venv/bin/python" -m pytest "$@"
+"$venv/bin/python" -m pytest -n auto "$@"

@@ -134,7 +134,8 @@ def test_sigkill_at_every_stage_ends_in_the_same_bytes(place: Path) -> None:
 
 def test_interrupt_keeps_the_state(place: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "uapgen", *CRAFT, "--set", "gan=false", "-o", "c.safetensors"],
+        # A budget that it cannot reach before the signal does.
+        [sys.executable, "-m", "uapgen", *CRAFT, "--budget", "100000", "--set", "gan=false", "-o", "c.safetensors"],
         stderr=subprocess.PIPE,
         text=True,
     )
