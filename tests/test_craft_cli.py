@@ -138,6 +138,8 @@ def test_interrupt_keeps_the_state(place: Path) -> None:
         [sys.executable, "-m", "uapgen", *CRAFT, "--budget", "100000", "--set", "gan=false", "-o", "c.safetensors"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job inherits that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (place / "c.safetensors.run" / "generator.safetensors").exists():
         assert process.poll() is None
