@@ -82,9 +82,8 @@ def craft(
     standard, full or a number of image-gradients. `target` is a class that every image shall go to; `tile` > 1 makes
     the pattern repeat tile x tile times (TSC-UAP); `stop_on` are images whose fooling rate stops and selects, for
     methods whose papers do that. `marks` are image-gradients at which a copy of the pattern is kept in `folder`/marks.
-    With a `folder` the run saves its state there and the same call
-    goes on after an interruption, ending in the same bytes. `params` are the method's own (see
-    `find_method(name).parameters()`).
+    With a `folder` the run saves its state there and the same call goes on after an interruption, ending in the same
+    bytes. `params` are the method's own (see `find_method(name).parameters()`).
 
     Raises UsageError for a bad argument, UapgenError when the run fails.
     """

@@ -12,6 +12,7 @@ from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
 from ..victims import Victim
 from .crafting import Crafting
+from .labels import predict
 from .loop import repeat
 from .registry import register
 from .selection import HeldOut
@@ -87,9 +88,7 @@ def train_nag(
 
     def advance(generator: torch.Generator) -> dict[str, Any]:
         x = source.batch(half, generator)
-        with torch.no_grad():
-            labels = victim(x).argmax(1)
-        run.cost.image_forwards += half
+        labels = predict(run, x)
         deltas = run.tied(network(network.latents(half, generator)))
         # Turned by one: a permutation that leaves no pattern in its place.
         pairs = torch.cat([deltas, deltas.roll(1, 0)])
