@@ -70,15 +70,11 @@ def at_uap(
 
     def gradient(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         x = source.batch(batch, generator)
-        with torch.no_grad():
-            clean = view(x)
-        run.cost.image_forwards += batch
+        clean = run.look(view, x)
         hard, seen = x, clean
         if inner_steps:
             hard = harden(x, clean, delta)
-            with torch.no_grad():
-                seen = view(hard)
-            run.cost.image_forwards += batch
+            seen = run.look(view, hard)
 
         def loss(d: Tensor) -> Tensor:
             output = view((hard + d).clamp(0, 1))

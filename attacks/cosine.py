@@ -28,7 +28,7 @@ def cosine_uap(run: Crafting, *, batch: int = 32, lr: float = 0.02) -> Tensor:
 
     def gradient(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         images = source.batch(batch, generator)
-        away = None if run.target is not None else _logits(run, images)
+        away = None if run.target is not None else run.look(run.victim, images)
 
         def loss(d: Tensor) -> Tensor:
             logits = run.victim((images + d).clamp(0, 1))
@@ -42,9 +42,3 @@ def cosine_uap(run: Crafting, *, batch: int = 32, lr: float = 0.02) -> Tensor:
     # Not zero: the cosine is at its maximum there, and its gradient vanishes.
     start = random_start(run.victim.input_size, run.eps, run.rng("start"), run.norm)
     return optimise(run, "cosine", gradient, delta=start, step=AdamStep(lr, run.norm), images=run.budget)
-
-
-def _logits(run: Crafting, images: Tensor) -> Tensor:
-    run.cost.image_forwards += len(images)
-    with torch.no_grad():
-        return run.victim(images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from ..victims import Victim
 from .snapshots import Snapshots
 from .steps import project, tie
 
+Seen = TypeVar("Seen")
 Callback = Callable[[str, int, int, dict[str, Any]], None]  # stage, images done, images in all, figures
 
 
@@ -69,6 +70,12 @@ class Crafting:
         """Offers the pattern (1,C,H,W) that the method would return if it ended here, for curves over cost."""
         if self.snapshots:
             self.snapshots.offer(self.cost.image_gradients, lambda: project(self.tied(delta), self.eps, self.norm))
+
+    def look(self, view: Callable[[Tensor], Seen], images: Tensor) -> Seen:
+        """`view(images)`, a forward pass of the victim without a gradient, for images (B,3,H,W); counted."""
+        self.cost.image_forwards += len(images)
+        with torch.no_grad():
+            return view(images)
 
     def report(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
         if self.folder:

@@ -36,9 +36,7 @@ def fg_uap(
 
     def gradient(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         images = source.batch(batch, generator)
-        with torch.no_grad():
-            clean = victim.features(images)
-        run.cost.image_forwards += batch
+        clean = run.look(victim.features, images)
 
         def loss(d: Tensor) -> Tensor:
             x = images + d

@@ -42,21 +42,15 @@ def gap(
     batch = shrunk(batch, run.budget, min_steps)
     network = ResnetGenerator(width=width, blocks=blocks, seed=run.seed).to(victim.device)
     optimizer = torch.optim.Adam(network.parameters(), lr, betas=(0.5, 0.999))
-    mean, std = (
-        torch.tensor(values, device=victim.device).view(1, -1, 1, 1)
-        for values in (victim.preprocessing.mean, victim.preprocessing.std)
-    )
-    noise = (torch.rand(1, *victim.input_size, generator=run.rng("noise")).to(victim.device) - mean) / std
+    noise = (torch.rand(1, *victim.input_size, generator=run.rng("noise")).to(victim.device) - victim.mean) / victim.std
 
     def pattern() -> Tensor:
         out = network(noise)
-        return run.tied(rescaled((out + 1) / 2 - mean, run.eps) if rescale else run.eps * out)
+        return run.tied(rescaled((out + 1) / 2 - victim.mean, run.eps) if rescale else run.eps * out)
 
     def advance(generator: torch.Generator) -> dict[str, Any]:
         x = source.batch(batch, generator)
-        with torch.no_grad():
-            clean = victim(x)
-        run.cost.image_forwards += batch
+        clean = run.look(victim, x)
         delta = pattern()
         loss = gap_loss(victim((x + delta).clamp(0, 1)), clean, least_likely, run.target)
         step(run, optimizer, loss, batch)

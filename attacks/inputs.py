@@ -14,7 +14,4 @@ def unnormalised(victim: Victim, x: Tensor) -> Tensor:
     quarter of the contrast at which the pattern is evaluated. Where a method's published result depends on it, the
     method has a parameter `normalise`, false by default.
     """
-    mean, std = (
-        x.new_tensor(values).view(1, -1, 1, 1) for values in (victim.preprocessing.mean, victim.preprocessing.std)
-    )
-    return x * std + mean
+    return x * victim.std + victim.mean

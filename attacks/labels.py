@@ -24,9 +24,7 @@ def labels_of(run: Crafting, images: Tensor) -> Tensor:
 
 def predict(run: Crafting, images: Tensor) -> Tensor:
     """The victim's classes (B,) for images (B,3,H,W) in [0,1]; forward only, counted."""
-    run.cost.image_forwards += len(images)
-    with torch.no_grad():
-        return run.victim(images).argmax(1)
+    return run.look(run.victim, images).argmax(1)
 
 
 def affordable(batch: int, budget: int, min_steps: int) -> int:

@@ -47,8 +47,7 @@ def train_latents(
     def advance(generator: torch.Generator) -> dict[str, Any]:
         with torch.no_grad():
             x = images_with_crops.batch(network(middle), generator)
-            clean = victim.probe(x)
-        run.cost.image_forwards += half
+        clean = run.look(victim.probe, x)
         deltas = network(network.latents(2, generator)).repeat_interleave(half, 0)
         twice = Probe(clean.logits.repeat(2, 1), clean.features.repeat(2, 1), [])
         loss, probe = objective(victim, (x.repeat(2, 1, 1, 1) + deltas).clamp(0, 1), twice)

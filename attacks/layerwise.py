@@ -50,8 +50,7 @@ def layer_outputs(victim: Victim, x: Tensor, names: Sequence[str]) -> list[Tenso
 
 def background(victim: Victim, normalise: bool) -> Tensor:
     """The image (1,3,1,1) behind delta alone: the victim's mean colour, which the network sees as zero."""
-    mean = torch.tensor(victim.preprocessing.mean, device=victim.device).view(1, -1, 1, 1)
-    return mean if normalise else torch.zeros_like(mean)
+    return victim.mean if normalise else torch.zeros_like(victim.mean)
 
 
 def halving_step(run: Crafting, lr: float, stopping: StopOnImages | None) -> HalvingStep:

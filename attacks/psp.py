@@ -66,7 +66,7 @@ def psp_uap(
         samples = random_resized_crops(priors + delta, n, generator)
         samples = samples.clamp_(0, 1) if normalise else samples
         change = random_transform(victim, n, intensity, generator) if transforms else _same
-        clean = _logits(run, change(shown(victim, samples, normalise))) if reweight else None
+        clean = run.look(victim, change(shown(victim, samples, normalise))) if reweight else None
 
         def loss(d: Tensor) -> Tensor:
             seen = victim.probe(change(shown(victim, samples + d, normalise)), layers=read)
@@ -108,8 +108,7 @@ def rotated(x: Tensor, degrees: Tensor) -> Tensor:
 
 def brightened(victim: Victim, x: Tensor, factor: Tensor) -> Tensor:
     """x (n,3,H,W) with what the network sees of it multiplied by factor (n,1,1,1)."""
-    mean = x.new_tensor(victim.preprocessing.mean).view(1, -1, 1, 1)
-    return mean + factor * (x - mean)
+    return victim.mean + factor * (x - victim.mean)
 
 
 def shuffled(x: Tensor, cuts: Sequence[int], swaps: Sequence[int]) -> Tensor:
@@ -124,9 +123,3 @@ def shuffled(x: Tensor, cuts: Sequence[int], swaps: Sequence[int]) -> Tensor:
 
 def _same(x: Tensor) -> Tensor:
     return x
-
-
-def _logits(run: Crafting, x: Tensor) -> Tensor:
-    run.cost.image_forwards += len(x)
-    with torch.no_grad():
-        return run.victim(x)

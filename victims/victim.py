@@ -72,8 +72,8 @@ class Victim:
         self.warnings: list[str] = []
         self.preprocessing = preprocessing or Preprocessing()
         self.precision = resolve_precision(precision, self.device, self.module)
-        self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, -1, 1, 1)
-        self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, -1, 1, 1)
+        self.mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, -1, 1, 1)
+        self.std = torch.tensor(self.preprocessing.std, device=self.device).view(1, -1, 1, 1)
         self._head = _classifier_head(self.module)
         with torch.no_grad():
             self.num_classes = self(torch.full((1, *self.input_size), 0.5, device=self.device)).shape[-1]
@@ -100,7 +100,7 @@ class Victim:
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.preprocessing.input_size[0]:
             raise UsageError(f"victim {self.name} expected images (B,3,H,W) in [0,1], got shape {tuple(x.shape)}")
-        x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         bf16 = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             logits = self.module(x)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..errors import UapgenError, UsageError
-from .options import device_options, parse_eps, parse_l2, say
+from .options import device_options, parse_bound, say
 
 
 @click.command("compare")
@@ -92,7 +92,7 @@ def _compare(
     from ..victims import Victim, announce, load_victim
     from .progress import Progress
 
-    bound = parse_eps(eps) if options["norm"] == "linf" else parse_l2(eps)
+    bound = parse_bound(eps, options["norm"])
     numbers = parse_seeds(seeds)
     parse_methods(",".join(methods), train_data=options["train_data"] is not None, norm=options["norm"])
     for text in options["imports"]:

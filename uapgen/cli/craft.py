@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .options import device_options, parse_eps, parse_l2, say, victim_options
+from .options import device_options, parse_bound, say, victim_options
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _craft(
     threads: int | None,
 ) -> None:
     # Cheap checks first: nothing below may fail on an argument after minutes of work.
-    bound = parse_eps(eps) if norm == "linf" else parse_l2(eps)
+    bound = parse_bound(eps, norm)
     params = _parse_settings(settings)
     if proxy and train_data:
         raise UsageError("--proxy and --train-data both name the crafting images; give one of them")

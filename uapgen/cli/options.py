@@ -75,6 +75,11 @@ def say(text: str) -> None:
         click.echo(text, err=True)
 
 
+def parse_bound(text: str, norm: str) -> float:
+    """--eps of a command that takes both norms: `parse_eps` for linf, the pattern's length for l2."""
+    return parse_eps(text) if norm == "linf" else parse_l2(text)
+
+
 def parse_l2(text: str) -> float:
     """An L2 budget, in levels of 255 like the other (2000 is customary in the 2017 paper's units)."""
     try:
