@@ -14,6 +14,8 @@ setup(
         "uapgen.compare",
         "uapgen.evaluation",
         "uapgen.gan",
+        "uapgen.longtail",
+        "uapgen.longtail.metrics",
         "uapgen.proxies",
         "uapgen.victims",
     ],

@@ -1,29 +1,44 @@
-"""Generative adversarial networks: residual networks, losses, the class-balancing regulariser and the training loop."""
+"""Generative adversarial networks: networks, losses, regularisers, augmentation and the training loop."""
 
 from __future__ import annotations
 
+from .augment import diff_augment
 from .balance import ClassFrequency, RunningMean, balance_loss, bound, coverage, mean_softmax, negentropy, optimum
+from .biggan import BigDiscriminator, BigGenerator
+from .conditional import DiscriminatorNetwork, GeneratorNetwork
 from .ema import Ema
 from .grid import save_grid
 from .losses import AdversarialLoss, hinge, non_saturating, relativistic, relativistic_average
 from .networks import Discriminator, Generator, sample_latents
+from .sndcgan import SNDCDiscriminator, SNDCGenerator
+from .spectral import GroupSpectral, noise_scale, rarity
 from .trainer import train_gan
 
 __all__ = [
     "AdversarialLoss",
+    "BigDiscriminator",
+    "BigGenerator",
     "ClassFrequency",
     "Discriminator",
+    "DiscriminatorNetwork",
     "Ema",
     "Generator",
+    "GeneratorNetwork",
+    "GroupSpectral",
     "RunningMean",
+    "SNDCDiscriminator",
+    "SNDCGenerator",
     "balance_loss",
     "bound",
     "coverage",
+    "diff_augment",
     "hinge",
     "mean_softmax",
     "negentropy",
+    "noise_scale",
     "non_saturating",
     "optimum",
+    "rarity",
     "relativistic",
     "relativistic_average",
     "sample_latents",

@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import UapgenError, UsageError
+from ..distributed import all_sum, is_main, rank, world
+from ..errors import UsageError
 from ..runfolder import RunFolder
 from ..runtime import resolve_device, rng
+from .augment import Augment
 from .checkpoint import Checkpoint, Stateful
+from .conditional import DiscriminatorNetwork, GeneratorNetwork
 from .ema import Ema
 from .grid import save_grid
 from .losses import AdversarialLoss, relativistic
-from .networks import Discriminator, Generator, sample_latents
+from .networks import sample_latents
+from .steps import ExtraLoss, Game, Real, require_finite
 
-Real = Callable[[int, torch.Generator], Tensor]
-ExtraLoss = Callable[[Tensor, int], tuple[Tensor, dict[str, Any]]]
 GRID_IMAGES = 64
+Network = TypeVar("Network", bound=GeneratorNetwork)
 
 
 def train_gan(
-    generator: Generator,
-    discriminator: Discriminator,
+    generator: Network,
+    discriminator: DiscriminatorNetwork,
     real: Real,
     *,
     folder: RunFolder | str | Path,
@@ -37,6 +40,9 @@ def train_gan(
     lr_d: float = 2e-4,
     betas: tuple[float, float] = (0.0, 0.999),
     d_steps: int = 1,
+    auxiliary: float = 1.0,
+    augment: Augment | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
     extra_loss: ExtraLoss | None = None,
     state: Mapping[str, Stateful] | None = None,
     ema_halflife: float = 1_774_000,
@@ -47,29 +53,42 @@ def train_gan(
     seed: int = 0,
     device: str | torch.device = "auto",
     callback: Callable[[int, dict[str, float]], None] | None = None,
-) -> Generator:
+) -> Network:
     """Trains both networks in place (they move to `device`); returns the moving average of the generator, in eval mode.
 
-    real: `real(n, generator)` -> (n,3,H,W) in [0,1], asked for fresh images in each of the `d_steps` discriminator
-        steps. The generator's step reuses the last ones where the loss reads them.
+    real: `real(n, generator)` -> (n,3,H,W) in [0,1], or that and labels (n,) int64, which conditional networks need.
+        Asked for fresh images in each of the `d_steps` discriminator steps. The generator's step reuses the last ones
+        where the loss reads them. Labels of generated images are uniform.
     folder: of this run alone, or where to start one.
     images: how long to train, in images of the generator's steps; rounded up to whole batches.
+    auxiliary, augment: see `steps.Game`; e.g. `augment.diff_augment`. precision: bf16 is autocast.
     extra_loss: `extra_loss(fake, nimg)` -> a scalar to add to the generator's loss, and numbers to log; never in the
         discriminator's. What it remembers between calls belongs in `state`, or a resumed run goes another way.
     ema_halflife, ema_start: in images, see `Ema`; the defaults are the published ones, far beyond a short run.
     log_every, save_every, grid_every: in images; 0 is never. The last state is always saved. Grids show the average.
     callback: after every step, with the images so far and that step's numbers. It may end the run by raising.
 
-    An interrupted run that is started again ends, on a CPU, in the same bytes. Adam's eps is 1e-6, as published.
-    Raises UapgenError when a loss or a weight is not finite (the last save stays good), when the real images have
-    another size, and when the folder holds another GAN.
+    An interrupted run that is started again ends, on a CPU, in the same bytes. Adam's eps is 1e-6, as published. Under
+    torchrun each process takes its part of `batch`, and two processes equal one but for rounding; an extra loss sees
+    its process's part alone, and losses that average logits (RaSGAN) do so within it.
+    Raises UapgenError when a loss or a weight is not finite (the last save stays good; a GPU is asked only when
+    something is logged or called back), when the real images have another size, and when the folder holds another GAN.
     """
     if batch < 1 or d_steps < 1:
         raise UsageError(f"batch {batch} and d_steps {d_steps} must both be at least 1")
+    if batch % world():
+        raise UsageError(f"batch {batch} does not split over {world()} processes; take a multiple")
+    if generator.num_classes != discriminator.num_classes:
+        given = f"{generator.num_classes} and {discriminator.num_classes}"
+        raise UsageError(f"generator and discriminator have {given} classes; give both the same num_classes, or none")
     if not isinstance(folder, RunFolder):
         lengths = {"ema_halflife": ema_halflife, "ema_start": ema_start}
         rates = {"lr_g": lr_g, "lr_d": lr_d, "betas": betas, "d_steps": d_steps}
-        folder = RunFolder(folder, {"seed": seed, "batch": batch, **rates, **lengths})
+        extras = {"num_classes": generator.num_classes, "augment": getattr(augment, "__name__", None)}
+        extras |= {"precision": None if precision == "fp32" else precision}
+        extras |= {"auxiliary": None if discriminator.classifier is None else auxiliary}
+        given_extras = {name: value for name, value in extras.items() if value is not None}
+        folder = RunFolder(folder, {"seed": seed, "batch": batch, **rates, **lengths, **given_extras})
     device = resolve_device(device)
     g, d = generator.to(device).train(), discriminator.to(device).train()
     opt_g = torch.optim.Adam(g.parameters(), lr_g, betas, eps=1e-6)
@@ -82,87 +101,55 @@ def train_gan(
         **{f"state.{k}": v for k, v in (state or {}).items()},
     }
     checkpoint = Checkpoint(folder, parts, {"opt_g": opt_g, "opt_d": opt_d})
-    grid_latents = sample_latents(GRID_IMAGES, g.latent_dim, rng(seed, "gan-grid"), device)
-    window: dict[str, list[float]] = defaultdict(list)
+    game = Game(g, d, loss, auxiliary, augment, precision == "bf16")
+    window: dict[str, list[Any]] = defaultdict(list)
 
     nimg = checkpoint.load()
     while nimg < images:
         draws = rng(seed, "gan", nimg)
+        changes = rng(seed, "gan-augment", nimg, rank())
         for _ in range(d_steps):
-            x = real(batch, draws).to(device)
-            z = sample_latents(batch, g.latent_dim, draws, device)
-            stats = _discriminator_step(g, d, opt_d, loss, x, z)
-        z = sample_latents(batch, g.latent_dim, draws, device)
-        stats |= _generator_step(g, d, opt_g, loss, x, z, extra_loss, nimg)
+            x = game.real(real, batch, draws, device)
+            stats = game.discriminator_step(opt_d, x, game.latents(batch, draws, device), changes)
+        z = game.latents(batch, draws, device)
+        stats |= game.generator_step(opt_g, x, z, changes, extra_loss, nimg)
         nimg += batch
         ema.update(g, nimg, batch)
 
+        saving = nimg >= images or _due(nimg, save_every, batch)
+        logging = saving or _due(nimg, log_every, batch)  # a save closes the window, so that no mean spans a resume
+        if logging or callback or device.type != "cuda":
+            require_finite(stats)
         for name, value in stats.items():
             window[name].append(value)
-        saving = nimg >= images or _due(nimg, save_every, batch)
-        if saving or _due(nimg, log_every, batch):  # a save closes the window, so that no mean spans a resume
-            folder.log(nimg=nimg, **{name: sum(values) / len(values) for name, values in window.items()})
+        if logging:
+            folder.log(nimg=nimg, **_means(window))
             window.clear()
-        if _due(nimg, grid_every, batch):
-            with torch.no_grad():
-                save_grid(ema.module(grid_latents), folder.path / f"fakes{nimg:09d}.png")
+        if _due(nimg, grid_every, batch) and is_main():
+            _save_average(ema, seed, device, folder.path / f"fakes{nimg:09d}.png")
         if saving:
             checkpoint.save(nimg)
         if callback:
-            callback(nimg, stats)
+            callback(nimg, {name: float(value) for name, value in stats.items()})
     return ema.module
 
 
-def _discriminator_step(
-    g: nn.Module, d: nn.Module, optimizer: torch.optim.Optimizer, loss: AdversarialLoss, x: Tensor, z: Tensor
-) -> dict[str, float]:
-    with torch.no_grad():
-        fake = g(z)
-    if x.shape != fake.shape:
-        raise UapgenError(f"the real images are {tuple(x.shape)}, the generator's {tuple(fake.shape)}; make them equal")
-    on_real, on_fake = d(torch.cat([x, fake])).chunk(2)  # one pass: no batch norm in D, and one power iteration
-    d_loss = loss.d_loss(on_real, on_fake)
-    stats = {"d_loss": _finite(d_loss, "the discriminator's loss")}
-    optimizer.zero_grad()
-    d_loss.backward()
-    optimizer.step()
-    return stats | {"d_real": on_real.mean().item(), "d_fake": on_fake.mean().item()}
+def _means(window: Mapping[str, list[Any]]) -> dict[str, float]:
+    """Means over the window, and over processes."""
+    means = {name: sum(map(float, values)) / len(values) for name, values in window.items()}
+    if world() == 1:
+        return means
+    device = next(v.device for values in window.values() for v in values if isinstance(v, Tensor))
+    summed = all_sum(torch.tensor(list(means.values()), dtype=torch.float64, device=device))
+    return dict(zip(means, (summed / world()).tolist(), strict=True))
 
 
-def _generator_step(
-    g: nn.Module,
-    d: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: AdversarialLoss,
-    x: Tensor,
-    z: Tensor,
-    extra_loss: ExtraLoss | None,
-    nimg: int,
-) -> dict[str, float]:
-    fake = g(z)
-    on_fake = d(fake)
-    with torch.no_grad():
-        on_real = d(x) if loss.g_needs_real else on_fake.new_empty(0)
-    total = loss.g_loss(on_real, on_fake)
-    stats = {"g_loss": _finite(total, "the generator's loss")}
-    if extra_loss:
-        extra, numbers = extra_loss(fake, nimg)
-        stats |= {"extra_loss": _finite(extra, "the generator's extra loss")}
-        stats |= {name: float(value) for name, value in numbers.items()}
-        total = total + extra
-    optimizer.zero_grad()
-    total.backward(inputs=list(g.parameters()))  # no gradients for D's weights
-    optimizer.step()
-    return stats
-
-
-def _finite(loss: Tensor, name: str) -> float:
-    value = loss.item()
-    if value - value != 0:  # nan and both infinities
-        raise UapgenError(
-            f"{name} became {value}; lower the learning rates (or the extra loss's weight) and start again"
-        )
-    return value
+@torch.no_grad()
+def _save_average(ema: Ema[Network], seed: int, device: torch.device, path: Path) -> None:
+    g = ema.module
+    z = sample_latents(GRID_IMAGES, g.latent_dim, rng(seed, "gan-grid"), device)
+    labels = None if g.num_classes is None else torch.arange(GRID_IMAGES, device=device) % g.num_classes
+    save_grid(g(z, labels), path)
 
 
 def _due(nimg: int, every: int, batch: int) -> bool:

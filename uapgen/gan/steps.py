@@ -1,0 +1,153 @@
+"""One step of each player: what is drawn, the losses, the gradients over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from ..distributed import all_sum, rank, world
+from ..errors import UapgenError, UsageError
+from .augment import Augment
+from .conditional import DiscriminatorNetwork, GeneratorNetwork, Judgement
+from .losses import AdversarialLoss
+from .networks import sample_latents
+
+Real = Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]]
+ExtraLoss = Callable[[Tensor, int], tuple[Tensor, dict[str, Any]]]
+Batch = tuple[Tensor, Tensor | None]  # images or latents, and labels where the networks want them
+Stats = dict[str, Any]
+NAMES = {
+    "d_loss": "the discriminator's loss",
+    "g_loss": "the generator's loss",
+    "extra_loss": "the generator's extra loss",
+}
+
+
+@dataclass(frozen=True)
+class Game:
+    """Two networks and their losses.
+
+    auxiliary: weight of the class cross-entropy where the discriminator has an auxiliary classifier: on real and on
+        generated images in its own step, on generated ones in the generator's.
+    augment: `augment(images, generator)`, on whatever the discriminator sees, or None.
+    bf16: both networks run under autocast; losses are in float32.
+    """
+
+    g: GeneratorNetwork
+    d: DiscriminatorNetwork
+    loss: AdversarialLoss
+    auxiliary: float
+    augment: Augment | None
+    bf16: bool
+
+    def real(self, real: Real, batch: int, draws: torch.Generator, device: torch.device) -> Batch:
+        """This process's share of `batch` real images, with their labels in a conditional game."""
+        given = real(batch, draws)
+        x, labels = given if isinstance(given, tuple) else (given, None)
+        if self.g.num_classes is None:
+            return _share(x).to(device), None
+        if labels is None:
+            raise UsageError(
+                f"networks of {self.g.num_classes} classes need labels; let `real` return (images, labels)"
+            )
+        return _share(x).to(device), _share(labels).to(device)
+
+    def latents(self, batch: int, draws: torch.Generator, device: torch.device) -> Batch:
+        """This process's share of `batch` latents; labels are uniform over the classes, whatever the real ones are."""
+        z = _share(sample_latents(batch, self.g.latent_dim, draws, device))
+        if self.g.num_classes is None:
+            return z, None
+        labels = torch.randint(self.g.num_classes, (batch,), generator=draws, device=draws.device)
+        return z, _share(labels).to(device)
+
+    def discriminator_step(self, optimizer: Optimizer, real: Batch, latents: Batch, draws: torch.Generator) -> Stats:
+        with torch.no_grad():
+            fake = self._generate(latents)
+        x, labels = real
+        if x.shape != fake.shape:
+            raise UapgenError(
+                f"the real images are {tuple(x.shape)}, the generator's {tuple(fake.shape)}; make them equal"
+            )
+        both = None if labels is None or latents[1] is None else torch.cat([labels, latents[1]])
+        judged = self._judge(torch.cat([x, fake]), both, draws)  # one pass: no batch norm in D, and one power iteration
+        on_real, on_fake = judged.logits.chunk(2)
+        total = self.loss.d_loss(on_real, on_fake)
+        stats = {"d_loss": total.detach()}
+        if judged.classes is not None and both is not None:
+            classification = 2 * cross_entropy(judged.classes, both)  # the mean over both halves, twice: their sum
+            stats["d_classes"] = classification.detach()
+            total = total + self.auxiliary * classification
+        optimizer.zero_grad()
+        total.backward()
+        _average_gradients(optimizer)
+        optimizer.step()
+        return stats | {"d_real": on_real.detach().mean(), "d_fake": on_fake.detach().mean()}
+
+    def generator_step(
+        self,
+        optimizer: Optimizer,
+        real: Batch,
+        latents: Batch,
+        draws: torch.Generator,
+        extra_loss: ExtraLoss | None,
+        nimg: int,
+    ) -> Stats:
+        fake = self._generate(latents)
+        judged = self._judge(fake, latents[1], draws)
+        with torch.no_grad():
+            on_real = self._judge(*real, draws).logits if self.loss.g_needs_real else fake.new_empty(0)
+        total = self.loss.g_loss(on_real, judged.logits)
+        stats: Stats = {"g_loss": total.detach()}
+        if judged.classes is not None and latents[1] is not None:
+            classification = cross_entropy(judged.classes, latents[1])
+            stats["g_classes"] = classification.detach()
+            total = total + self.auxiliary * classification
+        if extra_loss:
+            extra, numbers = extra_loss(fake, nimg)
+            stats |= {"extra_loss": extra.detach(), **numbers}
+            total = total + extra
+        optimizer.zero_grad()
+        total.backward(inputs=list(self.g.parameters()))  # no gradients for D's weights
+        _average_gradients(optimizer)
+        optimizer.step()
+        return stats
+
+    def _generate(self, latents: Batch) -> Tensor:
+        with torch.autocast(latents[0].device.type, torch.bfloat16, enabled=self.bf16):
+            return self.g(*latents).float()
+
+    def _judge(self, x: Tensor, labels: Tensor | None, draws: torch.Generator) -> Judgement:
+        x = self.augment(x, draws) if self.augment else x
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            judged = self.d.judge(x, labels)
+        return Judgement(judged.logits.float(), None if judged.classes is None else judged.classes.float())
+
+
+def require_finite(stats: Mapping[str, Any]) -> None:
+    """Raises UapgenError naming the first of the losses that is not finite."""
+    for key, name in NAMES.items():
+        value = float(stats.get(key, 0))
+        if value - value != 0:  # nan and both infinities
+            raise UapgenError(
+                f"{name} became {value}; lower the learning rates (or the extra loss's weight) and start again"
+            )
+
+
+def _share(tensor: Tensor) -> Tensor:
+    """Every process draws the whole batch, and keeps its part: two processes see what one would."""
+    return tensor if world() == 1 else tensor.chunk(world())[rank()]
+
+
+def _average_gradients(optimizer: Optimizer) -> None:
+    if world() == 1:
+        return
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    flat = all_sum(torch.cat([gradient.flatten() for gradient in gradients])) / world()
+    for gradient, averaged in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(averaged.view_as(gradient))

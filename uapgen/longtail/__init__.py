@@ -1,0 +1,20 @@
+"""Long-tailed generation: imbalanced data, classifiers in the loop and annotators."""
+
+from __future__ import annotations
+
+from .classifier import train_classifier
+from .classifier_file import load_classifier
+from .data import LabelledImages
+from .recipe import Recipe
+from .sources import load_data
+from .splits import long_tailed, long_tailed_counts
+
+__all__ = [
+    "LabelledImages",
+    "Recipe",
+    "load_classifier",
+    "load_data",
+    "long_tailed",
+    "long_tailed_counts",
+    "train_classifier",
+]

@@ -1,0 +1,178 @@
+"""Labelled images from files: .npz, a folder for each class, `path label` lists, LSUN's databases."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from ..errors import UapgenError, UsageError
+from ..evaluation.labels import table_labels
+from ..proxies.folder import centre_crop, list_images, open_rgb
+from .data import LabelledImages
+
+LSUN_CLASSES = ("bedroom", "conference_room", "dining_room", "kitchen", "living_room")  # of the published runs
+ANY_CLASS = 1 << 31
+
+
+def as_chw(images: np.ndarray, name: str) -> Tensor:
+    """uint8 pixels (N,H,W), (N,H,W,1 or 3) or (N,3,H,W) as (N,3,H,W); grey is replicated.
+
+    Raises UapgenError for another shape or type.
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise UapgenError(f"{name}: images are {images.dtype} {images.shape}; expected uint8 (N,H,W[,3]) or (N,3,H,W)")
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    if pixels.ndim == 3:
+        pixels = pixels.unsqueeze(1)
+    elif pixels.shape[3] in (1, 3):
+        pixels = pixels.permute(0, 3, 1, 2)
+    if pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1)
+    return pixels.contiguous()
+
+
+def npz(path: str | Path) -> LabelledImages:
+    """`images` uint8 and `labels` (N,); or images as encoded bytes (JPEG, PNG), image i being
+    data[offsets[i] : offsets[i + 1]].
+
+    Classes are 0..max(labels). Raises UapgenError for a file that is missing, damaged or holds something else.
+    """
+    path = Path(path)
+    try:
+        with np.load(path) as file:
+            held = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UapgenError(f"{path} cannot be read ({error}); expected an .npz file of images and labels") from error
+    if "labels" not in held or not ("images" in held or {"data", "offsets"} <= held.keys()):
+        raise UapgenError(f"{path} holds {', '.join(held)}; expected labels with images, or with data and offsets")
+    labels = torch.from_numpy(held["labels"].astype(np.int64))
+    if "images" in held:
+        return _labelled(as_chw(held["images"], path.name), labels, path.stem)
+    data, offsets = held["data"], held["offsets"]
+    if len(offsets) != len(labels) + 1:
+        raise UapgenError(f"{path}: {len(offsets)} offsets for {len(labels)} labels; expected one more than labels")
+
+    def decode(i: int) -> Tensor:
+        return _decode(data[offsets[i] : offsets[i + 1]].tobytes(), f"{path.name} image {i}")
+
+    return _labelled(_stack(len(labels), decode, path.name), labels, path.stem)
+
+
+def folder(path: str | Path, *, size: int) -> LabelledImages:
+    """A folder for each class, in numeric order where all names are numbers, else alphabetical; or images beside a
+    labels.csv (header `file,label`). Images are resized until they cover size x size, then centre-cropped.
+    """
+    path = Path(path)
+    found = list_images(path)
+    names = [file.relative_to(path).as_posix() for file in found]
+    if (path / "labels.csv").is_file():
+        labels, _ = table_labels(path / "labels.csv", names, ANY_CLASS)
+        if min(labels) < 0:
+            raise UapgenError(f"{path}/labels.csv has no line for {names[labels.index(-1)]}; every image needs one")
+    else:
+        folders = {name.split("/")[0] for name in names if "/" in name}
+        if len(folders) < 2 or not all("/" in name for name in names):
+            raise UsageError(f"{path}: expected a folder for each class (found {len(folders)}), or a labels.csv")
+        numeric = all(name.isdecimal() for name in folders)
+        rank = {name: i for i, name in enumerate(sorted(folders, key=int if numeric else str))}
+        labels = [rank[name.split("/")[0]] for name in names]
+    return _from_files(found, labels, size, path.resolve().name)
+
+
+def listed(path: str | Path, *, size: int, root: Path) -> LabelledImages:
+    """A text file of `path label` lines, paths relative to `root` (the lists of iNaturalist and ImageNet-LT)."""
+    path = Path(path)
+    found, labels = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().rpartition(" ")
+        if not name or not label.isdecimal():
+            raise UapgenError(f"{path} line {number}: {line!r}; expected `path label`, the label a number from 0")
+        found.append(root / name.strip())
+        labels.append(int(label))
+    return _from_files(found, labels, size, path.stem)
+
+
+def lsun(
+    root: str | Path,
+    classes: tuple[str, ...] = LSUN_CLASSES,
+    *,
+    size: int = 64,
+    per_class: int = 50_000,
+    train: bool = True,
+) -> LabelledImages:
+    """The first `per_class` images of each of LSUN's databases `root`/CLASS_train_lmdb (or _val_lmdb), in key order,
+    which is torchvision's. Needs the lmdb package.
+    """
+    try:
+        import lmdb
+    except ModuleNotFoundError as error:
+        raise UapgenError("LSUN lies in LMDB databases; pip install lmdb") from error
+    parts = []
+    for name in classes:
+        place = Path(root) / f"{name}_{'train' if train else 'val'}_lmdb"
+        if not place.is_dir():
+            raise UapgenError(f"{place} is not there; unpack LSUN's {name} there, or give its folder as root")
+        with lmdb.open(str(place), readonly=True, lock=False, readahead=False) as database, database.begin() as reading:
+            first = list(islice(reading.cursor().iternext(keys=False, values=True), per_class))
+        parts.append(_stack(len(first), partial(_cropped, first, centre_crop(size), place.name), place.name))
+    labels = torch.cat([torch.full((len(part),), k) for k, part in enumerate(parts)])
+    return LabelledImages(torch.cat(parts), labels, len(classes), "lsun")
+
+
+def _cropped(encoded: list[bytes], crop: Callable[[Image.Image], Tensor], name: str, i: int) -> Tensor:
+    return crop(_image(encoded[i], f"{name} image {i}"))
+
+
+def _from_files(found: list[Path], labels: list[int], size: int, name: str) -> LabelledImages:
+    crop = centre_crop(size)
+    return _labelled(_stack(len(found), lambda i: crop(open_rgb(found[i])), name), torch.tensor(labels), name)
+
+
+def _labelled(images: Tensor, labels: Tensor, name: str) -> LabelledImages:
+    return LabelledImages(images, labels, int(labels.max()) + 1 if len(labels) else 0, name)
+
+
+def _image(encoded: bytes, name: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UapgenError(f"{name} cannot be decoded ({error}); copy the file again") from error
+
+
+def _decode(encoded: bytes, name: str) -> Tensor:
+    return pil_to_tensor(_image(encoded, name))
+
+
+def _stack(n: int, read: Callable[[int], Tensor], name: str) -> Tensor:
+    """`read(i)` for i < n as one (n,3,H,W) uint8 tensor; Pillow decodes without the interpreter's lock."""
+    if not n:
+        raise UapgenError(f"{name} holds no image; expected at least one")
+    first = read(0)
+    images = torch.empty(n, *first.shape, dtype=torch.uint8)
+
+    def fill(span: range) -> None:
+        for i in span:
+            image = read(i)
+            if image.shape != first.shape:
+                shapes = f"{tuple(image.shape)} and {tuple(first.shape)}"
+                raise UapgenError(f"{name}: images {i} and 0 are {shapes}; expected one size")
+            images[i] = image
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, [range(start, min(start + 64, n)) for start in range(0, n, 64)]))
+    return images
