@@ -11,6 +11,7 @@ setup(
         "uapgen",
         "uapgen.attacks",
         "uapgen.cli",
+        "uapgen.cli.gan",
         "uapgen.compare",
         "uapgen.evaluation",
         "uapgen.gan",
@@ -20,5 +21,5 @@ setup(
         "uapgen.victims",
     ],
     package_dir={"uapgen": "uapgen", "uapgen.attacks": "attacks", "uapgen.victims": "victims"},
-    package_data={"uapgen": ["py.typed"]},
+    package_data={"uapgen": ["py.typed"], "uapgen.longtail": ["presets/*.toml"]},
 )

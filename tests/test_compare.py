@@ -14,9 +14,10 @@ from uapgen.attacks import methods
 from uapgen.compare import parse_import, parse_method, parse_methods, parse_seeds, rows_of, transfer_matrix
 from uapgen.compare.plan import select
 from uapgen.compare.spectrum import low_share, radial_spectrum
-from uapgen.compare.store import Clock, Lines, file_name
+from uapgen.compare.store import Clock, file_name
 from uapgen.compare.tasks import list_tasks
 from uapgen.errors import UapgenError, UsageError
+from uapgen.lines import Lines
 
 
 def test_a_spec_has_one_label_however_it_is_written() -> None:

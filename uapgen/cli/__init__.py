@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
-from importlib import import_module
 
 import click
 
 from .. import __version__
 from ..errors import UapgenError
+from .lazy import LazyGroup
 
 VERBS = {
     "craft": "Craft a universal perturbation against a victim.",
@@ -20,37 +20,11 @@ VERBS = {
     "import": "Turn somebody else's perturbation file into a uapgen file.",
     "methods": "List the crafting methods and their parameters.",
     "victims": "List, show and check victim classifiers.",
+    "gan": "Train and score GANs on long-tailed data.",
 }
 
 
-class LazyGroup(click.Group):
-    """Knows its verbs' names and one-line helps without importing them: `--help` must not wait for torch."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module = import_module(f".{cmd_name}_" if cmd_name == "import" else f".{cmd_name}", __name__)
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..errors import did_you_mean
-
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], VERBS)} (see 'uapgen --help')")
-        return super().resolve_command(ctx, args)
-
-
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=LazyGroup, verbs=VERBS, package=__name__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="uapgen")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def cli(verbose: bool) -> None:

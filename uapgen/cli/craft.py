@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .options import device_options, parse_bound, say, victim_options
+from .options import device_options, parse_bound, parse_settings, say, victim_options
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _craft(
 ) -> None:
     # Cheap checks first: nothing below may fail on an argument after minutes of work.
     bound = parse_bound(eps, norm)
-    params = _parse_settings(settings)
+    params = parse_settings(settings)
     if proxy and train_data:
         raise UsageError("--proxy and --train-data both name the crafting images; give one of them")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -153,11 +153,3 @@ def _craft(
         f"{time.monotonic() - started:.0f} s here; log in {folder}"
     )
     click.echo(str(out))
-
-
-def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    pairs = [text.partition("=") for text in settings]
-    for key, separator, value in pairs:
-        if not (key and separator and value):
-            raise UsageError(f"--set {key + separator + value!r} is not KEY=VALUE")
-    return {key.replace("-", "_"): value for key, _, value in pairs}

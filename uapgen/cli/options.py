@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,15 @@ def say(text: str) -> None:
 
     if is_main():
         click.echo(text, err=True)
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, str]:
+    """KEY=VALUE texts of --set as a dict; dashes in keys become underscores. Raises UsageError for anything else."""
+    pairs = [text.partition("=") for text in settings]
+    for key, separator, value in pairs:
+        if not (key and separator and value):
+            raise UsageError(f"--set {key + separator + value!r} is not KEY=VALUE")
+    return {key.replace("-", "_"): value for key, _, value in pairs}
 
 
 def parse_bound(text: str, norm: str) -> float:

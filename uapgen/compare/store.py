@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import UapgenError, UsageError
+from ..lines import Lines
 from ..runtime import atomic_write
 
 LONGEST = 120  # of a part of a file's name; file systems take 255
@@ -84,35 +85,6 @@ def _read_json(file: Path) -> Any:
         return json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise UapgenError(f"{file} is not JSON ({error}); restore it, or use another --out") from error
-
-
-class Lines:
-    """A file of JSON lines that a killed process may have left with half a line at its end."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> list[dict[str, Any]]:
-        """All whole lines; half a line at the end is cut off. Raises UapgenError for any other damage."""
-        if not self.path.is_file():
-            return []
-        held = self.path.read_bytes()
-        whole = held[: held.rfind(b"\n") + 1]
-        if len(whole) < len(held):
-            with self.path.open("r+b") as stream:
-                stream.truncate(len(whole))
-        found = []
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                found.append(json.loads(line))
-            except ValueError as error:
-                raise UapgenError(f"{self.path} line {number} is not JSON ({error}); delete that line") from error
-        return found
-
-    def append(self, record: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
 
 
 class Clock:

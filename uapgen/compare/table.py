@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..markdown import markdown_table
+
 NOTES = """\
 Fooling rate: share of the n images whose top-1 class changes, in per cent, mean over the seeds; ± is the sample
 standard deviation over seeds. 95% CI: Wilson's interval of that mean at n images; all seeds see the same images, so it
@@ -61,7 +63,9 @@ def _accuracy(result: dict[str, Any], name: str) -> str:
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     targeted = any(row["targeted"] is not None for row in rows)
     head = [*HEAD, "to target"] if targeted else list(HEAD)
-    return _markdown(head, [[*_cells(row), *([percent(row["targeted"])] if targeted else [])] for row in rows], left=2)
+    return markdown_table(
+        head, [[*_cells(row), *([percent(row["targeted"])] if targeted else [])] for row in rows], left=2
+    )
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -91,18 +95,7 @@ def _matrix(transfer: dict[str, Any]) -> str:
         rates = dict(zip(transfer["victims"], map(percent, row["rates"]), strict=True))
         shown = [f"**{rate}**" if name == row["crafted_on"] else rate for name, rate in rates.items()]
         body.append([f"`{row['method']}`", row["crafted_on"] or "-", *shown])
-    return _markdown(head, body, left=2)
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]], left: int) -> str:
-    """Padded, so that it also reads as plain text; the first `left` columns to the left, numbers to the right."""
-    widths = [max(3, *(len(line[i]) for line in [head, *body])) for i in range(len(head))]
-    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    lines = [
-        " | ".join(cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in pairs)
-        for pairs in (list(enumerate(zip(line, widths, strict=True))) for line in [head, rule, *body])
-    ]
-    return "\n".join(f"| {line} |" for line in lines)
+    return markdown_table(head, body, left=2)
 
 
 def percent(share: float | None) -> str:

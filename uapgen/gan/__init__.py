@@ -5,6 +5,7 @@ from __future__ import annotations
 from .augment import diff_augment
 from .balance import ClassFrequency, RunningMean, balance_loss, bound, coverage, mean_softmax, negentropy, optimum
 from .biggan import BigDiscriminator, BigGenerator
+from .class_balance import ClassBalance
 from .conditional import DiscriminatorNetwork, GeneratorNetwork
 from .ema import Ema
 from .grid import save_grid
@@ -18,6 +19,7 @@ __all__ = [
     "AdversarialLoss",
     "BigDiscriminator",
     "BigGenerator",
+    "ClassBalance",
     "ClassFrequency",
     "Discriminator",
     "DiscriminatorNetwork",

@@ -102,8 +102,12 @@ class ClassFrequency:
 
     def count(self, predictions: Tensor) -> None:
         """Adds predicted labels (B,) int64 of generated images to the open window."""
-        self.counts += torch.bincount(predictions.to(self.counts.device), minlength=len(self.counts))
-        self.seen += len(predictions)
+        self.add(torch.bincount(predictions.to(self.counts.device), minlength=len(self.counts)))
+
+    def add(self, counts: Tensor) -> None:
+        """Adds how many generated images were predicted as each class, (K,) integers, to the open window."""
+        self.counts += counts
+        self.seen += int(counts.sum())
 
     def update(self) -> bool:
         """Closes the window if it holds `update_every` images; returns whether it did. Call it after every `count`."""

@@ -67,7 +67,7 @@ class ConditionalBatchNorm(BatchNorm):
         return super().forward(x) * gain[:, :, None, None] + bias[:, :, None, None]
 
 
-class _Sum(torch.autograd.Function):
+class SumOverProcesses(torch.autograd.Function):
     """The sum over processes; its gradient is the sum of the gradients, since every process's loss reads it."""
 
     @staticmethod
@@ -87,7 +87,7 @@ def _over_processes(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
     assert norm.momentum is not None
     local = x.float()
-    moments = _Sum.apply(torch.stack([local.mean((0, 2, 3)), local.square().mean((0, 2, 3))])) / world()
+    moments = SumOverProcesses.apply(torch.stack([local.mean((0, 2, 3)), local.square().mean((0, 2, 3))])) / world()
     mean, var = moments[0], (moments[1] - moments[0].square()).clamp_min(0)
     with torch.no_grad():
         n = world() * x.numel() // x.shape[1]

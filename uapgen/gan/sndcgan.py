@@ -1,4 +1,4 @@
-"""SNDCGAN at 32 pixels: deconvolutions against a spectrally normalised stack of convolutions.
+"""SNDCGAN at 32 pixels (or 16, for a CPU): deconvolutions against a spectrally normalised stack of convolutions.
 
 Miyato et al., "Spectral normalization for generative adversarial networks", 2018, in the form that Rangwani et al.,
 "Class balancing GAN with a classifier in the loop", 2021, used for CIFAR-10: features are summed over pixels, no
@@ -16,22 +16,29 @@ from .blocks import SLOPE, initialised, normalised, plan_channels, seeded, to_pi
 from .conditional import DiscriminatorNetwork, GeneratorNetwork, Head, label_norm
 
 # Channels in units of `width`, from the latents to the pixels and back.
-GENERATOR_PLAN = {32: (8, 4, 2, 1)}
-DISCRIMINATOR_PLAN = {32: (1, 2, 4, 8)}
+GENERATOR_PLAN = {16: (4, 2, 1), 32: (8, 4, 2, 1)}
+DISCRIMINATOR_PLAN = {16: (1, 2, 4), 32: (1, 2, 4, 8)}
 
 
 class SNDCGenerator(GeneratorNetwork):
-    """z (B, latent_dim) -> pixels (B,3,32,32) in [0,1]; `width` 64 is the published network, 3,812,355 parameters.
+    """z (B, latent_dim) -> pixels (B,3,size,size) in [0,1]; 3,812,355 parameters as published (32 pixels, width 64).
 
-    With `num_classes`, batch norm is conditional on labels (B,). The initial weights depend on `seed` alone.
+    With `num_classes`, batch norm is conditional on labels (B,). The initial weights depend on `seed` alone. Raises
+    UsageError for a size without a plan.
     """
 
     def __init__(
-        self, latent_dim: int = 128, width: int = 64, *, num_classes: int | None = None, seed: int = 0
+        self,
+        latent_dim: int = 128,
+        width: int = 64,
+        *,
+        size: int = 32,
+        num_classes: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        channels = plan_channels(GENERATOR_PLAN, 32, width)
-        self.latent_dim, self.size, self.width, self.num_classes = latent_dim, 32, width, num_classes
+        channels = plan_channels(GENERATOR_PLAN, size, width)
+        self.latent_dim, self.size, self.width, self.num_classes = latent_dim, size, width, num_classes
         norm = label_norm(num_classes)
         with seeded(seed, "sndcgan-generator"):
             self.project = initialised(nn.Linear(latent_dim, channels[0] * 16))
@@ -50,17 +57,24 @@ class SNDCGenerator(GeneratorNetwork):
 
 
 class SNDCDiscriminator(DiscriminatorNetwork):
-    """Pixels (B,3,32,32) in [0,1] -> logits (B,); `width` 64 is the published network, 2,928,193 parameters.
+    """Pixels (B,3,size,size) in [0,1] -> logits (B,); 2,928,193 parameters as published (32 pixels, width 64).
 
-    With `num_classes`, `head` says what is done with labels. The initial weights depend on `seed` alone.
+    With `num_classes`, `head` says what is done with labels. The initial weights depend on `seed` alone. Raises
+    UsageError for a size without a plan.
     """
 
     def __init__(
-        self, width: int = 64, *, num_classes: int | None = None, head: Head = "projection", seed: int = 0
+        self,
+        width: int = 64,
+        *,
+        size: int = 32,
+        num_classes: int | None = None,
+        head: Head = "projection",
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        *inner, last = (3, *plan_channels(DISCRIMINATOR_PLAN, 32, width))
-        self.size, self.width = 32, width
+        *inner, last = (3, *plan_channels(DISCRIMINATOR_PLAN, size, width))
+        self.size, self.width = size, width
         with seeded(seed, "sndcgan-discriminator"):
             convolutions: list[nn.Module] = []
             for a, b in pairwise(inner):

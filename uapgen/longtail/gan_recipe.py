@@ -1,0 +1,113 @@
+"""What a GAN on labelled data is made of, and how long it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import UsageError, did_you_mean
+from ..gan import (
+    AdversarialLoss,
+    BigDiscriminator,
+    BigGenerator,
+    Discriminator,
+    DiscriminatorNetwork,
+    Generator,
+    GeneratorNetwork,
+    SNDCDiscriminator,
+    SNDCGenerator,
+    hinge,
+    noise_scale,
+    non_saturating,
+    relativistic,
+    relativistic_average,
+)
+
+LOSSES: dict[str, AdversarialLoss] = {
+    "rsgan": relativistic,
+    "ragan": relativistic_average,
+    "hinge": hinge,
+    "ns": non_saturating,
+}
+
+
+@dataclass(frozen=True)
+class GanRecipe:
+    """Networks, losses and lengths of one GAN. The defaults are the published CIFAR-10 baseline (SNDCGAN, RSGAN).
+
+    network: sndcgan (16 or 32 pixels), resgan (32, 64, 128) or biggan (32, 64; conditional only).
+    labels: none; auxiliary, an ACGAN; projection, a cGAN. loss: rsgan, ragan, hinge or ns (non-saturating).
+    images: of generator steps, 100,000 steps of 256. ema_halflife, ema_start: in images.
+    balance: weight of the class-balancing regulariser, which needs a classifier; effective, window, alpha and
+        first_window are those of `gan.class_balance.ClassBalance`.
+    gsr: weight of group spectral regularisation. noise: strength of the class-embedding noise, biggan only
+        (published: 0.75). Both are for conditional networks.
+    """
+
+    network: Literal["sndcgan", "resgan", "biggan"] = "sndcgan"
+    labels: Literal["none", "auxiliary", "projection"] = "none"
+    loss: str = "rsgan"
+    width: int = 64
+    latent_dim: int = 128
+    images: int = 25_600_000
+    batch: int = 256
+    lr: float = 2e-4
+    beta1: float = 0.5
+    d_steps: int = 1
+    augment: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+    ema_halflife: float = 1_774_000
+    ema_start: int = 5_120_000
+    balance: float = 0.0
+    effective: bool = True
+    window: int = 512_000
+    alpha: float = 0.5
+    first_window: float = 512.0
+    gsr: float = 0.0
+    noise: float = 0.0
+
+    def check(self) -> None:
+        """Raises UsageError when the parts do not go together."""
+        for key, value, known in (
+            ("network", self.network, ("sndcgan", "resgan", "biggan")),
+            ("labels", self.labels, ("none", "auxiliary", "projection")),
+            ("loss", self.loss, tuple(LOSSES)),
+            ("precision", self.precision, ("fp32", "bf16")),
+        ):
+            if value not in known:
+                hint = did_you_mean(str(value), known)
+                raise UsageError(f"{key} {value!r} is unknown{hint}; expected {', '.join(known)}")
+        if self.network == "biggan" and self.labels == "none":
+            raise UsageError("biggan is conditional; set labels = projection (or auxiliary)")
+        if self.labels == "none" and (self.gsr or self.noise):
+            raise UsageError("gsr and noise act on class-conditional batch norms; set labels = projection or auxiliary")
+        if self.noise and self.network != "biggan":
+            raise UsageError(f"noise acts on biggan's shared class embedding; {self.network} has none")
+        if self.images < 1 or self.batch < 2 or not self.lr > 0:
+            given = f"images {self.images}, batch {self.batch}, lr {self.lr}"
+            raise UsageError(f"GAN recipe with {given}; expected at least 1, 2, and a positive rate")
+
+    def generator(self, counts: Tensor, size: int, seed: int) -> GeneratorNetwork:
+        """The untrained generator for training counts (K,) and size x size pixels.
+
+        Raises UsageError for a size that the network has no plan for.
+        """
+        k = None if self.labels == "none" else len(counts)
+        if self.network == "biggan":
+            assert k is not None
+            noise = noise_scale(counts, strength=self.noise) if self.noise else None
+            return BigGenerator(k, size, self.width, z_dim=self.latent_dim, noise=noise, seed=seed)
+        if self.network == "resgan":
+            return Generator(self.latent_dim, size, self.width, num_classes=k, seed=seed)
+        return SNDCGenerator(self.latent_dim, self.width, size=size, num_classes=k, seed=seed)
+
+    def discriminator(self, num_classes: int, size: int, seed: int) -> DiscriminatorNetwork:
+        k = None if self.labels == "none" else num_classes
+        head: Literal["projection", "auxiliary"] = "auxiliary" if self.labels == "auxiliary" else "projection"
+        if self.network == "biggan":
+            return BigDiscriminator(k, size, self.width, head=head, seed=seed)
+        if self.network == "resgan":
+            return Discriminator(size, self.width, num_classes=k, head=head, seed=seed)
+        return SNDCDiscriminator(self.width, size=size, num_classes=k, head=head, seed=seed)

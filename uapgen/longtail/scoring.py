@@ -1,0 +1,138 @@
+"""Scores of a generator's samples: class balance, distances to real images, variety, usefulness for a classifier."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..runtime import rng
+from ..victims import Victim
+from .classifier import train_classifier
+from .data import LabelledImages
+from .metrics import (
+    FidInception,
+    accuracy_figure,
+    annotator_features,
+    class_figures,
+    classification_accuracy_score,
+    distance_figures,
+    similarity_figure,
+    within_classes,
+)
+from .metrics.cas import Classifier
+from .metrics.features import Features
+from .recipe import Recipe
+
+
+@dataclass
+class Judge:
+    """Who scores, and against what; features of the reference are taken once.
+
+    annotator: labels samples; trained on balanced data, and never the classifier that trained the generator.
+    reference: real images, such as the test part. train_counts: training images of each class (K,), for the halves.
+    inception: for FID (or FID-768), besides the distance in the annotator's features. cas: how the classifier of the
+    classification accuracy score is trained; None leaves it out. pairs: a class, of MS-SSIM.
+    """
+
+    annotator: Victim
+    reference: LabelledImages
+    inception: FidInception | None = None
+    cas: Recipe | None = None
+    kid_blocks: int = 100
+    pairs: int = 200
+    seed: int = 0
+    _real: dict[str, Features] = field(default_factory=dict)
+
+    def score(self, images: Tensor, labels: Tensor | None, train_counts: Tensor) -> dict[str, dict[str, Any]]:
+        """Figures of images (N,3,H,W) uint8 by name; labels (N,) that they were made for, or None.
+
+        Samples without labels are split into halves and classes by the annotator's argmax. Raises UsageError when
+        annotator, reference and training counts have different numbers of classes.
+        """
+        k = self.annotator.num_classes
+        if not k == self.reference.num_classes == len(train_counts):
+            numbers = (
+                f"{k} of the annotator, {self.reference.num_classes} of the reference, {len(train_counts)} trained"
+            )
+            raise UsageError(f"different numbers of classes: {numbers}; expected equal ones")
+        seen = annotator_features(self.annotator, images)
+        assert seen.logits is not None
+        predicted = seen.logits.argmax(1)
+        own = predicted if labels is None else labels
+        figures = class_figures(seen, k)
+        if labels is not None:
+            figures["label agreement"] = self._agreement(predicted, labels)
+        figures |= self._distances("annotator", seen, own, train_counts)
+        if self.inception:
+            figures |= self._distances("inception", self.inception.features(images), own, train_counts)
+        similar = within_classes(images, own, k, rng(self.seed, "ms-ssim"), pairs=self.pairs)
+        figures |= similarity_figure(similar, len(images), (images.shape[2], images.shape[3]))
+        if self.cas:
+            figures |= self._usefulness(images, own)
+        return figures
+
+    def _agreement(self, predicted: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Share of samples that the annotator takes for what they were made for."""
+        share = float((predicted == labels).double().mean())
+        about = {"network": self.annotator.name, "weights_sha256": self.annotator.weights_sha256}
+        return {"value": share, "n": len(labels), "reference": "the labels asked for", "n_reference": None, **about}
+
+    def _distances(self, eyes: str, fake: Features, labels: Tensor, train_counts: Tensor) -> dict[str, Any]:
+        if eyes not in self._real:
+            held = self.reference.images
+            self._real[eyes] = (
+                self.inception.features(held)
+                if eyes == "inception" and self.inception
+                else annotator_features(self.annotator, held)
+            )
+        return distance_figures(
+            fake,
+            self._real[eyes],
+            self.reference.name,
+            labels,
+            self.reference.labels,
+            train_counts,
+            rng(self.seed, "kid"),
+            kid_blocks=self.kid_blocks,
+        )
+
+    def _usefulness(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
+        """The classification accuracy score, with classes that no sample shows left to chance."""
+        recipe, k = self.cas, self.annotator.num_classes
+        assert recipe is not None
+
+        def train(samples: Tensor, given: Tensor) -> Classifier:
+            present = torch.bincount(given, minlength=k) > 0
+            if int(present.sum()) == 1:  # a collapsed generator: all it can teach is that class
+                return lambda x: present.float().expand(len(x), k)
+            number = present.cumsum(0) - 1  # train_classifier wants images of every class
+            kept = LabelledImages(samples, number[given], int(present.sum()), "samples", flips=self.reference.flips)
+            with tempfile.TemporaryDirectory() as scratch:
+                found = train_classifier(
+                    kept, recipe, folder=Path(scratch), seed=self.seed, device=self.annotator.device, precision="fp32"
+                )
+            return _Widened(found, present)
+
+        real = self.reference
+        accuracy = classification_accuracy_score(train, images, labels, real.images, real.labels, k)
+        name = f"ResNet-{recipe.depth}, width {recipe.width}, {recipe.epochs} epochs on samples"
+        return accuracy_figure(accuracy, real.name, name)
+
+
+class _Widened:
+    """A classifier of some of the K classes as one of all: the others get the lowest logit there is."""
+
+    def __init__(self, classifier: Victim, present: Tensor) -> None:
+        self.classifier, self.present = classifier, present
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self.classifier(x.to(self.classifier.device)).float().cpu()
+        wide = logits.new_full((len(x), len(self.present)), torch.finfo(torch.float32).min)
+        wide[:, self.present] = logits
+        return wide
