@@ -1,7 +1,8 @@
 """Image-gradients per second through a victim as uapgen runs it, against a plain loop, as ratios within one run.
 
-python scripts/bench.py --victim embedded/efficientnet_lite0
-python scripts/bench.py --uap-vs-art     one pass of the 2017 method, here and in adversarial-robustness-toolbox
+python scripts/bench.py craft --victim embedded/efficientnet_lite0
+python scripts/bench.py uap-vs-art     one pass of the 2017 method, here and in adversarial-robustness-toolbox
+python scripts/bench.py gan            the SNDCGAN step
 
 The plain loop is what a script would do: fp32, contiguous, weight gradients on, the allocator as it comes. Variants
 take turns, so that a machine whose speed drifts does not favour one; medians are printed.
@@ -20,6 +21,7 @@ from typing import Any
 
 import click
 import torch
+from bench_gan import gan
 from torch import Tensor, nn
 
 from uapgen.attacks import craft
@@ -28,19 +30,23 @@ from uapgen.runtime import start_process
 from uapgen.victims import Victim, load_victim
 
 
-@click.command()
+@click.group()
+def main() -> None:
+    """Speed as ratios within one run."""
+
+
+main.add_command(gan)
+
+
+@main.command("craft")
 @click.option("--victim", "spec", default="embedded/efficientnet_lite0", show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path))
 @click.option("--batch", default=16, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 @click.option("--threads", type=int)
-@click.option("--uap-vs-art", is_flag=True, help="Time `uap` and the toolbox's UniversalPerturbation on BATCH images.")
-def main(spec: str, weights: Path | None, batch: int, rounds: int, threads: int | None, uap_vs_art: bool) -> None:
+def craft_loop(spec: str, weights: Path | None, batch: int, rounds: int, threads: int | None) -> None:
+    """Image-gradients per second through a victim, against a plain loop."""
     victim = load_victim(spec, weights=weights)
-    if uap_vs_art:
-        start_process(threads)
-        click.echo(json.dumps(_uap_vs_art(victim, batch), indent=1))
-        return
     plain = _plain(victim)
     if threads:
         torch.set_num_threads(threads)
@@ -65,6 +71,18 @@ def main(spec: str, weights: Path | None, batch: int, rounds: int, threads: int 
         "times_as_fast_as_plain": {name: round(before / seconds, 2) for name, seconds in rows.items()},
     }
     click.echo(json.dumps(result, indent=1))
+
+
+@main.command("uap-vs-art")
+@click.option("--victim", "spec", default="embedded/efficientnet_lite0", show_default=True)
+@click.option("--weights", type=click.Path(path_type=Path))
+@click.option("--images", default=16, show_default=True)
+@click.option("--passes", default=1, show_default=True)
+@click.option("--threads", type=int)
+def uap_vs_art(spec: str, weights: Path | None, images: int, passes: int, threads: int | None) -> None:
+    """`uap` and the toolbox's UniversalPerturbation on the same procedural images."""
+    start_process(threads)
+    click.echo(json.dumps(_uap_vs_art(load_victim(spec, weights=weights), images, passes), indent=1))
 
 
 class FixedImages:
@@ -112,16 +130,16 @@ def art_universal(
     return torch.from_numpy(attack.noise).to(images)
 
 
-def _uap_vs_art(victim: Victim, n: int, eps: float = 10 / 255) -> dict[str, Any]:
+def _uap_vs_art(victim: Victim, n: int, passes: int, eps: float = 10 / 255) -> dict[str, Any]:
     images = Procedural(victim.input_size[1:], victim.device).batch(n, torch.Generator().manual_seed(0))
     clean = victim(images).argmax(1)
     seconds, rates = {}, {}
 
     def ours() -> Tensor:
-        uap = craft(victim, method="uap", source=FixedImages(images), eps=eps, budget=10**6, images=n, passes=1)
+        uap = craft(victim, method="uap", source=FixedImages(images), eps=eps, budget=10**6, images=n, passes=passes)
         return uap.delta[None].to(images)
 
-    for name, run in {"uapgen": ours, "art": lambda: art_universal(victim, images, eps=eps, passes=1)}.items():
+    for name, run in {"uapgen": ours, "art": lambda: art_universal(victim, images, eps=eps, passes=passes)}.items():
         started = time.perf_counter()
         delta = run()
         seconds[name] = time.perf_counter() - started
@@ -129,6 +147,7 @@ def _uap_vs_art(victim: Victim, n: int, eps: float = 10 / 255) -> dict[str, Any]
     return {
         "victim": victim.name,
         "images": n,
+        "passes": passes,
         "fooling_rate": rates,
         "times_as_fast_as_art": round(seconds["art"] / seconds["uapgen"], 2),
     }

@@ -75,7 +75,7 @@ def say(text: str) -> None:
         click.echo(text, err=True)
 
 
-def parse_settings(settings: Iterable[str]) -> dict[str, str]:
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     """KEY=VALUE texts of --set as a dict; dashes in keys become underscores. Raises UsageError for anything else."""
     pairs = [text.partition("=") for text in settings]
     for key, separator, value in pairs:

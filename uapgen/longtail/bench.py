@@ -15,6 +15,7 @@ from ..errors import UapgenError
 from ..gan import save_grid
 from ..lines import Lines
 from ..runfolder import RunFolder
+from ..runtime import rng
 from ..victims import Victim
 from .bench_plan import Cell, Plan
 from .classifier import train_classifier
@@ -33,8 +34,8 @@ Say = Callable[[str], None]
 class Bench:
     """A plan in a folder: classifiers/, gans/, samples/ and CELLS.
 
-    root: where the data lies. The annotator is trained on all training images, with a seed that no classifier in the
-    loop has. Raises UsageError when `folder` holds another plan.
+    root: where the data lies. annotator: in place of one that is trained here on all training images, with a seed that
+    no classifier in the loop has. Raises UsageError when `folder` holds another plan.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Bench:
         folder: str | Path,
         *,
         root: str | Path | None = None,
+        annotator: Victim | None = None,
         inception: FidInception | None = None,
         device: str | torch.device = "auto",
         say: Say = print,
@@ -50,9 +52,16 @@ class Bench:
         self.plan, self.path, self.device, self.say = plan, Path(folder), device, say
         self.data = load_data(plan.data, root=root, size=plan.size)
         self.test = load_data(plan.test or plan.data, root=root, train=plan.test is not None, size=plan.size)
-        RunFolder(self.path, {**asdict(plan), "data_sha256": self.data.sha256, "test_sha256": self.test.sha256})
+        if plan.reference and plan.reference < len(self.test):
+            self.test = self.test.subset(
+                torch.randperm(len(self.test), generator=rng(0, "reference"))[: plan.reference]
+            )
+        given = annotator.weights_sha256 if annotator else None
+        about = {"data_sha256": self.data.sha256, "test_sha256": self.test.sha256, "annotator_sha256": given}
+        RunFolder(self.path, {**asdict(plan), **about})
         self.lines = Lines(self.path / CELLS)
         self.inception = inception
+        self._annotator = annotator
         self._judge: Judge | None = None
 
     def run(self) -> list[dict[str, Any]]:
@@ -96,17 +105,20 @@ class Bench:
 
     def judge(self) -> Judge:
         if self._judge is None:
-            annotator = train_classifier(
-                self.data,
-                self.plan.annotator,
-                folder=self.path / "classifiers" / "annotator",
-                test=self.test,
-                seed=max(self.plan.seeds) + 1,
-                device=self.device,
-                precision="fp32",
-            )
+            annotator = self._annotator or self._train_annotator()
             self._judge = Judge(annotator, self.test, self.inception, self.plan.cas, kid_blocks=10)
         return self._judge
+
+    def _train_annotator(self) -> Victim:
+        return train_classifier(
+            self.data,
+            self.plan.annotator,
+            folder=self.path / "classifiers" / "annotator",
+            test=self.test,
+            seed=max(self.plan.seeds) + 1,
+            device=self.device,
+            precision="fp32",
+        )
 
     def _sheet(self, cell: Cell, images: Tensor) -> None:
         save_grid(

@@ -34,9 +34,10 @@ class Plan:
 
     A value of theirs may itself be a table, imbalance -> value: `balance = { 1 = 5, 10 = 7.5, 100 = 10 }`.
     data: as `load_data` takes it; test: the path of its test part, where data is a path.
-    n_max: images of the largest class, default as many as the smallest class of the full data has. samples: scored a
-    GAN. classifier: in the loop, trained on each long-tailed set; annotator: on all training images. cas: the recipe of
-    the classification accuracy score, or None.
+    n_max: images of the largest class, default as many as the smallest class of the full data has.
+    samples: scored a GAN; reference: how many test images they are compared with, drawn once, default all.
+    classifier: in the loop, trained on each long-tailed set; annotator: on all training images; cas: the recipe of the
+        classification accuracy score, or None.
     """
 
     data: str
@@ -52,6 +53,7 @@ class Plan:
     kind: str = "exp"
     n_max: int | None = None
     samples: int = 10_000
+    reference: int | None = None
 
     def cells(self) -> Iterator[Cell]:
         """In the order in which they run."""

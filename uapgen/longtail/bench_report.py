@@ -102,9 +102,9 @@ def _about(plan: Plan, lines: Sequence[dict[str, Any]]) -> str:
     distance = good[0]["scores"]["Frechet-annotator"]
     who = f"{kl['network']}, sha256 {kl['weights_sha256'][:12]}"
     text = (
-        f"{plan.data}: {plan.samples} samples a GAN against the {distance['n_reference']} images of "
-        f"{distance['reference']}'s test part; ± is the sample standard deviation over seeds. KL: from the classes of "
-        f"the samples, as an annotator trained on all training images sees them ({who}), to uniform; an even generator "
+        f"{plan.data}: {plan.samples} samples a GAN against {distance['n_reference']} test images "
+        f"({distance['reference']}); ± is the sample standard deviation over seeds. KL: from the classes of the "
+        f"samples, as an annotator trained on balanced data sees them ({who}), to uniform; an even generator "
         f"shows {kl['floor']:.4f}. Fréchet: in the annotator's features, which is no FID; minority: the smaller half "
         "of the classes. Precision and recall: k-NN in the same features."
     )

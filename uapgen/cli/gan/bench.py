@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from ..options import device_options, say
 @click.argument("plan", required=False, type=click.Path(path_type=Path), metavar="[PLAN.toml]")
 @click.option("--preset", metavar="NAME", help="A packaged plan: digits, cifar10-lt, fashion-mnist-lt, ...")
 @click.option("--show", is_flag=True, help="Print the plan's TOML and stop; a start for your own.")
+@click.option("--data", metavar="SPEC", help="In place of the plan's data.")
+@click.option("--test", metavar="PATH", help="The test part, where the data is a path.")
+@click.option(
+    "--annotator", type=click.Path(path_type=Path), metavar="FILE", help="In place of one that is trained in RUN."
+)
 @click.option("--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Where the set's files lie.")
 @click.option("--inception", type=click.Path(path_type=Path), metavar="FILE", help="Weights of FID's network.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="RUN", help="Everything: table, figures, GANs.")
@@ -23,6 +29,9 @@ def command(
     plan: Path | None,
     preset: str | None,
     show: bool,
+    data: str | None,
+    test: str | None,
+    annotator: Path | None,
     data_root: Path | None,
     inception: Path | None,
     out: Path | None,
@@ -54,10 +63,19 @@ def command(
     from ...longtail.bench_report import write_report
     from ...longtail.metrics import load_inception
     from ...runtime import ensure_writable, start_process
+    from .score import load_annotator
 
     start_process(options["threads"])
     ensure_writable(out / "table.md")
-    network = load_inception(inception, device=options["device"]) if inception else None
-    bench = Bench(held, out, root=data_root, inception=network, device=options["device"], say=say)
+    held = dataclasses.replace(held, data=data or held.data, test=test or held.test)
+    bench = Bench(
+        held,
+        out,
+        root=data_root,
+        annotator=load_annotator(annotator, options["device"], "fp32") if annotator else None,
+        inception=load_inception(inception, device=options["device"]) if inception else None,
+        device=options["device"],
+        say=say,
+    )
     click.echo(write_report(held, bench.run(), out), nl=False)
     say(f"table and figures in {out}")
