@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..defences import Defence
 from ..errors import UsageError
 from ..perturbation import Perturbation
 from ..proxies import ProxySource, combined_class
@@ -39,6 +40,7 @@ from .crafting import Callback, Crafting
 from .registry import Method, find_method, methods, register
 from .snapshots import Snapshots
 from .steps import project
+from .through import behind
 
 __all__ = [
     "BUDGETS",
@@ -69,6 +71,7 @@ def craft(
     target: int | None = None,
     tile: int = 1,
     stop_on: ProxySource | None = None,
+    through: Sequence[Defence] = (),
     marks: Sequence[int] = (),
     folder: str | Path | None = None,
     restart: bool = False,
@@ -81,7 +84,9 @@ def craft(
     proxy images; None means the method's own, which for data-free methods is no image at all. `budget` is quick,
     standard, full or a number of image-gradients. `target` is a class that every image shall go to; `tile` > 1 makes
     the pattern repeat tile x tile times (TSC-UAP); `stop_on` are images whose fooling rate stops and selects, for
-    methods whose papers do that. `marks` are image-gradients at which a copy of the pattern is kept in `folder`/marks.
+    methods whose papers do that. `through` are defences (of `parse_defences`) between the images and the victim, one
+    drawn for every batch, so that the pattern survives them. `marks` are image-gradients at which a copy of the
+    pattern is kept in `folder`/marks.
     With a `folder` the run saves its state there and the same call goes on after an interruption, ending in the same
     bytes. `params` are the method's own (see `find_method(name).parameters()`).
 
@@ -103,13 +108,21 @@ def craft(
         "target": target,
         "tile": tile,
         "stop_on": stop_on.describe() if stop_on else None,
+        **({"through": [defence.name for defence in through]} if through else {}),
     }
     run_folder = RunFolder(folder, options, restart=restart) if folder else None
     run = Crafting(victim, source, eps, seed, steps, norm, target, tile, stop_on, run_folder, callback)
+    if through:
+        # Keyed by what has been spent, which a resumed run knows: it draws what the uninterrupted one would have drawn.
+        run.victim = behind(victim, through, lambda: run.rng("through", *run.cost.as_dict().values()))
     run.snapshots = Snapshots(run_folder.path / "marks", marks) if run_folder else None
     delta = project(run.tied(chosen.function(run, **params)), eps, norm)[0].cpu()
     sources = (run.sources or ([source] if source else [])) + ([stop_on] if stop_on else [])
-    extra = {**({"target": target} if target is not None else {}), **({"tile": tile} if tile > 1 else {})}
+    extra: dict[str, Any] = {
+        **({"target": target} if target is not None else {}),
+        **({"tile": tile} if tile > 1 else {}),
+    }
+    extra |= {"through": [defence.name for defence in through]} if through else {}
     return Perturbation.create(
         delta,
         eps=eps,

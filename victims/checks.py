@@ -18,7 +18,7 @@ def check_victim(victim: Victim) -> list[str]:
     Raises UapgenError when an output is not finite.
     """
     noise = torch.rand(BATCH, *victim.input_size, generator=rng(0, "check_victim"))
-    x = noise.to(victim.device).requires_grad_()
+    x = noise.to(victim.device).requires_grad_(victim.differentiable)
     with torch.enable_grad():
         logits = victim(x)
         gradient = _input_gradient(logits, x)
@@ -29,9 +29,9 @@ def check_victim(victim: Victim) -> list[str]:
     warnings = []
     if _are_probabilities(logits):
         warnings.append("the outputs are probabilities, not logits: losses on them saturate; remove the final softmax")
-    if gradient is None or not gradient.any():
+    if victim.differentiable and (gradient is None or not gradient.any()):
         warnings.append("the image gradient is zero: gradient methods cannot work; use a UAP crafted on another victim")
-    elif not torch.isfinite(gradient).all():
+    elif gradient is not None and not torch.isfinite(gradient).all():
         warnings.append("the image gradient is not finite: gradient methods will fail; try --precision fp32")
     if not torch.allclose(logits, again, rtol=1e-2, atol=1e-3 * float(logits.abs().max())):
         warnings.append("two passes over one image differ: the victim is random, and its noise enters the fooling rate")

@@ -12,6 +12,7 @@ from ..runtime import resolve_device
 from .checks import check_victim
 from .config import Loaded, adjusted
 from .embedded import load_embedded
+from .graph import load_graph
 from .hub import load_repository, load_timm
 from .local import load_callable
 from .spec import Spec, parse
@@ -33,7 +34,8 @@ def load_victim(
     """The victim that `spec` names, with its own normalisation inside.
 
     `spec` is `timm/NAME.TAG` (or a bare NAME: timm first, then torchvision), `tv/NAME.WEIGHTS`, `embedded/NAME`,
-    `file:PATH` with `arch`, `module:function`, `hf-hub:ORG/NAME` or `local-dir:DIR`. timm and tv names take options:
+    `file:PATH` with `arch`, `module:function`, `hf-hub:ORG/NAME`, `local-dir:DIR`, or a program that is only run:
+    `file:PATH.onnx`, .pt2 or .torchscript, with `:mean=0.5,...` after it. timm and tv names take options:
     `NAME:random` for a dry run, `NAME:pad_type=same,mean=0.5,std=0.5` for model arguments and preprocessing.
     `weights` is a local file to use in place of published weights; preprocessing then comes from the options, else from
     the file's metadata, else from the tag's configuration. `check` runs `check_victim`; see `victim.warnings`.
@@ -42,9 +44,13 @@ def load_victim(
     """
     target = resolve_device(device)
     parsed, file = _combine(spec, arch, Path(weights) if weights else None)
-    loaded = _load(parsed, file, offline)
+    if parsed.kind == "graph":
+        loaded: Loaded | Victim = load_graph(Path(parsed.name), parsed.preprocessing, target)
+        precision = "fp32"  # a program computes as it was written
+    else:
+        loaded = _load(parsed, file, offline)
     if isinstance(loaded, Loaded):
-        loaded = _with_preprocessing(loaded, parsed, file)
+        loaded = _with_preprocessing(loaded, parsed, file) if parsed.kind != "graph" else loaded
         loaded = _wrap(loaded, target, precision, copy_module=parsed.kind == "python")
     victim = loaded
     if check:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..errors import UapgenError, UsageError, did_you_mean
+from ..errors import UapgenError, UsageError
+from ..userfunction import import_named
 from .config import Loaded
 from .victim import Preprocessing, Victim
 from .weights import load_into
@@ -22,7 +21,7 @@ def load_callable(spec: str, *, weights: Path | None) -> Loaded | Victim:
     precision. `weights` are loaded into a module.
     Raises UsageError when the name does not exist, UapgenError when it fails or returns something else.
     """
-    result = _call(_import(spec), spec)
+    result = _call(import_named(spec, "victim"), spec)
     if isinstance(result, Victim):
         if weights:
             raise UsageError(f"{spec} returns a finished Victim; load {weights} inside it")
@@ -35,23 +34,6 @@ def load_callable(spec: str, *, weights: Path | None) -> Loaded | Victim:
         load_into(module, weights, model_name=spec)
         return Loaded(module, spec, "file", preprocessing, source=weights.name)
     return Loaded(module, spec, "user", preprocessing)
-
-
-def _import(spec: str) -> Any:
-    name, _, attribute = spec.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(f"victim {spec!r}: no module {name!r}; run where {name}.py lies, or install it") from error
-        raise UapgenError(f"victim {spec!r}: importing {name} failed: {error}") from error
-    except Exception as error:  # the user's code may raise anything
-        raise UapgenError(f"victim {spec!r}: importing {name} raised {type(error).__name__}: {error}") from error
-    if not hasattr(module, attribute):
-        raise UsageError(f"victim {spec!r}: {name} has no {attribute!r}{did_you_mean(attribute, dir(module))}")
-    return getattr(module, attribute)
 
 
 def _call(found: Any, spec: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,20 @@ from ..errors import UsageError, did_you_mean
 from .config import FIELDS
 from .embedded import EMBEDDED
 
-FORMS = "timm/NAME, tv/NAME, embedded/NAME, file:PATH with --arch NAME, module:function, hf-hub:ORG/NAME, local-dir:DIR"
+FORMS = (
+    "timm/NAME, tv/NAME, embedded/NAME, file:PATH with --arch NAME, file:NET.onnx, module:function, hf-hub:ORG/NAME, "
+    "local-dir:DIR"
+)
 
 
 @dataclass(frozen=True)
 class Spec:
     """A victim's name, taken apart.
 
-    `kind` is timm, tv, embedded, file, python, hf-hub or local-dir. After a colon, timm and tv names take options with
-    commas between: `random`, preprocessing (`mean=0.5`, `input_size=288`), and arguments of the model itself
-    (`pad_type=same`, `num_classes=10`): `timm/mobilenetv2_100:pad_type=same,mean=0.5,std=0.5`.
+    `kind` is timm, tv, embedded, file, graph, python, hf-hub or local-dir. After a colon, timm and tv names take
+    options with commas between: `random`, preprocessing (`mean=0.5`, `input_size=288`), and arguments of the model
+    itself (`pad_type=same`, `num_classes=10`): `timm/mobilenetv2_100:pad_type=same,mean=0.5,std=0.5`. Of these, graph
+    takes preprocessing only.
     """
 
     kind: str
@@ -42,6 +47,14 @@ def parse(text: str) -> Spec:
     if colon and scheme in ("file", "hf-hub", "local-dir"):
         if not rest:
             raise UsageError(f"victim {text!r} names nothing after {scheme}:; expected {FORMS}")
+        graph = re.fullmatch(r"(.*(?:\.onnx|\.pt2|\.torchscript))(?::(.*))?", rest)
+        if scheme == "file" and graph:
+            options = _options(graph[2] or "", text)
+            if options["random"] or options["model"]:
+                raise UsageError(
+                    f"victim {text!r}: a program takes preprocessing only, such as mean=0.5,input_size=224"
+                )
+            return Spec("graph", graph[1], **options)
         return Spec(scheme, rest)
     kind, slash, name = scheme.partition("/")
     if kind == "embedded" and slash:
@@ -58,6 +71,17 @@ def parse(text: str) -> Spec:
     if colon and not slash and all(part.isidentifier() for part in [*scheme.split("."), rest]) and rest != "random":
         return Spec("python", text)
     raise _unknown(text)
+
+
+def split_specs(text: str) -> list[str]:
+    """`A,B:mean=0.5,std=0.5,C`: the victims between the commas; what is an option stays with its victim."""
+    found: list[str] = []
+    for part in text.split(","):
+        if found and ("=" in part or part == "random"):
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
 
 
 def has_architecture(kind: str, arch: str) -> bool:

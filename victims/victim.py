@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UapgenError, UsageError
 from ..runtime import module_sha256, resolve_device, resolve_precision
+from .hooks import keep_input, keep_output, pooled
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,14 @@ class Victim:
         self.module = self.module.to(memory_format=torch.channels_last)
         self.name, self.weights, self.source, self.licence = name, weights, source, licence
         self.warnings: list[str] = []
+        self.before: Callable[[Tensor], Tensor] | None = None  # what images pass before they reach the network
+        self.through: list[str] = []  # and what that is called
         self.preprocessing = preprocessing or Preprocessing()
         self.precision = resolve_precision(precision, self.device, self.module)
         self.mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, -1, 1, 1)
         self.std = torch.tensor(self.preprocessing.std, device=self.device).view(1, -1, 1, 1)
-        self._head = _classifier_head(self.module)
+        self.differentiable = bool(getattr(self.module, "differentiable", True))
+        self.head = None if getattr(self.module, "closed", False) else _classifier_head(self.module)
         with torch.no_grad():
             self.num_classes = self(torch.full((1, *self.input_size), 0.5, device=self.device)).shape[-1]
 
@@ -100,6 +104,8 @@ class Victim:
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.preprocessing.input_size[0]:
             raise UsageError(f"victim {self.name} expected images (B,3,H,W) in [0,1], got shape {tuple(x.shape)}")
+        if self.before:
+            x = self.before(x)
         x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         bf16 = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -114,18 +120,21 @@ class Victim:
 
         Names come from `layers()` or `batch_norms()`.
         """
+        if self.head is None:
+            raise UsageError(
+                f"victim {self.name} shows only its logits; methods that read layers or features need more"
+            )
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for name in layers:
-                hooks.callback(self.module.get_submodule(name).register_forward_hook(_keep_output(seen, name)).remove)
+                hooks.callback(self.module.get_submodule(name).register_forward_hook(keep_output(seen, name)).remove)
             for name in inputs_of:
-                hook = self.module.get_submodule(name).register_forward_pre_hook(_keep_input(seen, "<" + name))
+                hook = self.module.get_submodule(name).register_forward_pre_hook(keep_input(seen, "<" + name))
                 hooks.callback(hook.remove)
-            hooks.callback(self._head.register_forward_pre_hook(_keep_input(seen, "<head")).remove)
+            hooks.callback(self.head.register_forward_pre_hook(keep_input(seen, "<head")).remove)
             logits = self(x)
-        head = seen["<head"].float()
-        features = head.mean((2, 3)) if head.ndim == 4 else head.flatten(1)
-        return Probe(logits, features, [seen[name] for name in layers] + [seen["<" + name] for name in inputs_of])
+        kept = [seen[name] for name in layers] + [seen["<" + name] for name in inputs_of]
+        return Probe(logits, pooled(seen["<head"]), kept)
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features (B,F): what the classifier layer reads, averaged over positions where it is
@@ -169,26 +178,13 @@ class Victim:
             "licence": self.licence,
             **{key: list(value) if isinstance(value, tuple) else value for key, value in p.items()},
             "preprocessing_from": origin,
+            **({"through": self.through} if self.through else {}),
         }
 
     def __repr__(self) -> str:
         size = "x".join(str(n) for n in self.input_size)
         known = f"{self.num_classes} classes, weights {self.weights}, {self.weights_sha256[:12]}"
         return f"Victim({self.name}, {size}, {known})"
-
-
-def _keep_output(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
-        seen[name] = output[0] if isinstance(output, tuple) else output
-
-    return hook
-
-
-def _keep_input(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: tuple) -> None:
-        seen[name] = inputs[0]
-
-    return hook
 
 
 def _classifier_head(module: nn.Module) -> nn.Module:

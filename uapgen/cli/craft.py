@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("craft")
-@victim_options
+@functools.partial(victim_options, multiple=True)
 @click.option("--eps", default="10", show_default=True, metavar="LEVELS", help="Budget in levels of 255: 10 or 10/255.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True)
 @click.option("--method", default="cbgan", show_default=True, metavar="NAME", help="See 'uapgen methods list'.")
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--target", type=int, metavar="CLASS", help="Lead every image to this class.")
 @click.option("--tile", type=int, default=1, show_default=True, help="Repeat the pattern TILE x TILE times.")
 @click.option("--stop-on", metavar="DIR", help="Images to stop and select on, for methods that do so (class driven).")
+@click.option("--through", metavar="LIST", help="Craft so that it survives these defences: jpeg75,none,shift4,...")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the method; repeatable.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("uap.safetensors"), show_default=True)
 @click.option(
@@ -50,6 +52,7 @@ def command(**options: Any) -> None:
 
     \b
     uapgen craft --victim embedded/efficientnet_lite0 --eps 10 -o uap.safetensors
+    uapgen craft --victim tv/vgg16,tv/googlenet --through none,jpeg75 --budget standard -o robust.safetensors
     uapgen craft --victim timm/resnet50.tv_in1k --method sga --train-data imagenet/train --budget standard
     """
     _craft(**options)
@@ -57,7 +60,7 @@ def command(**options: Any) -> None:
 
 def _craft(
     *,
-    victim: str,
+    victims: tuple[str, ...],
     weights: Path | None,
     arch: str | None,
     eps: str,
@@ -70,6 +73,7 @@ def _craft(
     target: int | None,
     tile: int,
     stop_on: str | None,
+    through: str | None,
     settings: tuple[str, ...],
     out: Path,
     run_folder: Path | None,
@@ -91,16 +95,26 @@ def _craft(
         raise UsageError(f"-o {out} should end in .safetensors ('uapgen show' exports other formats)")
 
     from ..attacks import craft, find_method
+    from ..defences import parse_defences
     from ..proxies import parse_source
     from ..runtime import ensure_writable, start_process
-    from ..victims import announce, load_victim
+    from ..victims import Ensemble, announce, load_victim, split_specs
 
     find_method(method).check(dict(params))
+    defences = parse_defences(through) if through is not None else []
+    names = [name for text in victims for name in split_specs(text)]
+    if len(names) > 1 and (weights or arch):
+        raise UsageError(f"--weights and --arch belong to one victim, and {len(names)} were given")
     start_process(threads)
     ensure_writable(out)
-    model = load_victim(victim, weights=weights, arch=arch, device=device, precision=precision, offline=offline)
-    for text in (announce(model), *(f"warning: {warning}" for warning in model.warnings)):
-        say(text)
+    loaded = [
+        load_victim(name, weights=weights, arch=arch, device=device, precision=precision, offline=offline)
+        for name in names
+    ]
+    for one in loaded:
+        for text in (announce(one), *(f"warning: {warning}" for warning in one.warnings)):
+            say(text)
+    model = loaded[0] if len(loaded) == 1 else Ensemble(loaded)
 
     def images(spec: str | None) -> ProxySource | None:
         size = model.input_size[1:]
@@ -117,6 +131,7 @@ def _craft(
             "budget": budget,
             "target": target,
             "tile": tile,
+            "through": [defence.name for defence in defences],
         }
         click.echo(
             json.dumps(
@@ -139,6 +154,7 @@ def _craft(
             target=target,
             tile=tile,
             stop_on=images(f"driven:{stop_on}" if stop_on else None),
+            through=defences,
             folder=folder,
             restart=restart,
             callback=progress,

@@ -47,6 +47,12 @@ def _explain(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     "--json", "json_file", metavar="FILE|-", help="Write the result as JSON; - is stdout, instead of the table."
 )
 @click.option("--predictions", metavar="FILE", type=click.Path(path_type=Path), help="Every prediction, as .npz.")
+@click.option("--defence", "defences", metavar="LIST", help="Also behind none,jpeg75,bits3,... or module:function.")
+@click.option("--per-image", metavar="LIST", help="Also foolbox's fgsm, linf-pgd[:STEPS], l2-pgd, deepfool.")
+@click.option(
+    "--run", "run_folder", metavar="DIR", type=click.Path(path_type=Path), help="Keep predictions there; go on from it."
+)
+@click.option("--restart", is_flag=True, help="Discard what --run holds instead of going on.")
 @click.option("--no-quantize", is_flag=True, help="Leave adversarial images as floats instead of rounding to 8 bits.")
 @click.option("--resize", is_flag=True, help="Fit perturbations to victims of another input size.")
 @click.option(
@@ -60,6 +66,7 @@ def command(
     labels: Path | None,
     json_file: str | None,
     predictions: Path | None,
+    defences: str | None,
     device: str,
     threads: int | None,
     **options: Any,
@@ -69,17 +76,25 @@ def command(
     \b
     uapgen evaluate uap.safetensors --victim timm/resnet50.tv_in1k --data imagenet/val --limit 5000
     uapgen evaluate a.safetensors b.safetensors --victim tv/vgg16 --victim tv/googlenet --data val --json result.json
+    uapgen evaluate uap.safetensors --victim tv/vgg16 --data val --defence none,jpeg75,median3 --per-image linf-pgd:10
     torchrun --nproc-per-node 4 -m uapgen evaluate uap.safetensors --victim timm/resnet50.tv_in1k --data val
     """
     if options["weights"] and len(victims) > 1:
         raise UsageError(f"--weights belongs to one victim, and {len(victims)} were given; evaluate them one by one")
+    if options["restart"] and not options["run_folder"]:
+        raise UsageError("--restart discards what --run DIR holds; give --run DIR too")
     from .. import distributed
+    from ..defences import parse_defences
     from ..evaluation.images import find_images
+    from ..evaluation.per_image import plan_attacks
     from ..perturbation import Perturbation
     from ..runtime import ensure_writable, resolve_device, start_process
 
     start_process(threads)
+    options["defences"] = parse_defences(defences) if defences is not None else []
     loaded = [Perturbation.load(path) for path in uaps]
+    if options["per_image"] is not None:
+        plan_attacks(options["per_image"], loaded)
     find_images(data)
     for path in (json_file if json_file != "-" else None, predictions):
         if path is not None and distributed.is_main():
@@ -104,6 +119,7 @@ def _run(
     options: dict[str, Any],
 ) -> None:
     from ..distributed import is_main
+    from ..evaluation.predictions import write_predictions
     from ..evaluation.table import document, render
 
     done: list[Evaluation] = []
@@ -123,7 +139,7 @@ def _run(
     if not is_main():
         return
     if predictions is not None:
-        _write_predictions(predictions, uaps, done)
+        write_predictions(predictions, uaps, done)
     if json_file == "-":
         for text in result["warnings"]:
             say(f"warning: {text}")
@@ -154,6 +170,10 @@ def _one_victim(
         seed=options["seed"],
         quantize=not options["no_quantize"],
         resize=options["resize"],
+        defences=options["defences"],
+        per_image=options["per_image"],
+        folder=options["run_folder"],
+        restart=options["restart"],
         workers=options["workers"],
         progress=True,
     )
@@ -164,24 +184,3 @@ def _write_json(path: Path, result: dict[str, Any]) -> None:
 
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def _write_predictions(path: Path, uaps: list[Perturbation], done: list[Evaluation]) -> None:
-    """index, name (N,); label, clean (victims, N); adv (victims, uaps, N); -1: label unknown, or image not read."""
-    import numpy as np
-
-    from ..runtime import atomic_write
-
-    found = [evaluation.predictions for evaluation in done]
-    files = found[0].files
-    with atomic_write(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(
-            stream,
-            index=np.arange(len(files)),
-            name=np.array(files),
-            label=np.stack([p.labels.numpy() for p in found]),
-            clean=np.stack([p.clean.numpy() for p in found]),
-            adv=np.stack([p.adv.numpy() for p in found]),
-            victims=np.array([evaluation.victim["name"] for evaluation in done]),
-            uaps=np.array([uap.sha256 for uap in uaps]),
-        )

@@ -1,24 +1,33 @@
-"""The evaluation: one pass over the images serves every perturbation and the random floor."""
+"""The evaluation: one pass over the images serves every perturbation, defence and the random floor."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from .. import distributed
 from ..card import describe_environment
-from ..errors import UapgenError, UsageError
+from ..defences import NONE, Defence
+from ..errors import UsageError
 from ..perturbation import Perturbation
+from ..runfolder import RunFolder
 from ..runtime import rng
 from ..victims import Victim
 from .caveats import find_warnings
+from .defended import count_defended
 from .images import ImageSet
-from .results import UNREAD, Evaluation, Predictions, clean_accuracy, count_row, describe_data
+from .ledger import Ledger
+from .per_image import PerImage, plan_attacks
+from .predict import Looks, perturb, predict
+from .results import Evaluation, Predictions, Reference, clean_accuracy, count_row, describe_data
+
+__all__ = ["evaluate", "noise_floors", "perturb"]
 
 
 def evaluate(
@@ -31,6 +40,10 @@ def evaluate(
     quantize: bool = True,
     noise_floor: bool = True,
     resize: bool = False,
+    defences: Sequence[Defence] = (),
+    per_image: str | None = None,
+    folder: str | Path | None = None,
+    restart: bool = False,
     workers: int | None = None,
     progress: bool = False,
 ) -> Evaluation:
@@ -38,6 +51,9 @@ def evaluate(
 
     Clean predictions are computed once per batch and shared. `noise_floor` adds one random sign pattern, the same for
     all images and fixed by `seed`, for each norm and eps. `quantize` rounds the adversarial images to 8 bits.
+    `defences` (of `parse_defences`) repeats everything behind each of them. `per_image` names foolbox attacks that see
+    each image, such as "linf-pgd,deepfool": what a universal pattern could reach at most. With a `folder` predictions
+    are kept there as they come, and the same call goes on after an interruption.
     Under torchrun each rank takes a share of the images and all return the same counts as one process would.
 
     Raises UsageError for a perturbation of another size than the victim's input unless `resize`, and UapgenError when
@@ -46,79 +62,97 @@ def evaluate(
     uaps = list(uaps) if isinstance(uaps, Sequence) else [uaps]
     if not uaps:
         raise UsageError("no perturbation was given; expected at least one to evaluate")
+    defences = [defence for defence in defences if defence.name != NONE]  # that is measured in any case
     fitted = [_fit(uap, victim, resize) for uap in uaps]
     floors = noise_floors(fitted, seed) if noise_floor else []
+    attacks = plan_attacks(per_image, fitted) if per_image else []
     deltas = [uap.delta.to(victim.device) for uap in fitted + floors]
+    looks = Looks(deltas, defences, attacks, quantize, seed)
     started = time.perf_counter()
+    held = _folder(folder, victim, images, fitted + floors, looks, restart) if folder else None
+    ledger = Ledger(looks.rows, len(images), held)
     loader = images.batches(
         batch_size,
         workers=workers,
         rank=distributed.rank(),
         world=distributed.world(),
         pin=victim.device.type == "cuda",
+        positions=ledger.missing,
     )
     bar = tqdm(loader, victim.name, disable=None if progress and distributed.is_main() else True, unit="batch")
-    predicted, corrupt = _predict(bar, victim, images, deltas, quantize)
+    classes, corrupt = predict(bar, looks, victim, images, ledger)
     seconds = time.perf_counter() - started
     labels = torch.tensor(images.labels, dtype=torch.int64)
-    clean, adv = predicted[0], predicted[1:]
+    by_defence = classes[: looks.views * (1 + len(defences))].view(1 + len(defences), looks.views, -1)
+    clean, adv, own = by_defence[0, 0], by_defence[0, 1:], len(uaps)
+    white = [_is_white_box(uap, victim) for uap in fitted] + [False] * len(floors)
+    cards = [uap.card for uap in fitted + floors]
     rows = [
-        count_row(clean, row, labels, victim.num_classes, uap.card, _is_white_box(uap, victim))
-        for uap, row in zip(fitted + floors, adv, strict=True)
+        count_row(clean, row, labels, victim.num_classes, card, box)
+        for row, card, box in zip(adv, cards, white, strict=True)
     ]
     accuracy = clean_accuracy(clean, labels)
     return Evaluation(
         victim=victim.describe(),
         n=rows[0].n,
         clean_accuracy=accuracy,
-        rows=rows[: len(uaps)],
-        noise=rows[len(uaps) :],
-        predictions=Predictions(images.names, labels, clean, adv[: len(uaps)]),
+        rows=rows[:own],
+        noise=rows[own:],
+        predictions=Predictions(
+            images.names,
+            labels,
+            clean,
+            adv[:own],
+            [defence.name for defence in defences],
+            by_defence[1:, 0],
+            by_defence[1:, 1 : 1 + own],
+        ),
         data=describe_data(images, corrupt),
         quantized=quantize,
         seed=seed,
         warnings=find_warnings([uap.card for uap in uaps], victim, images, rows[0].n, accuracy, corrupt),
         seconds=seconds,
         environment=_environment(victim),
+        defended=[
+            count_defended(defence.name, clean, behind, labels, victim.num_classes, cards, white, own)
+            for defence, behind in zip(defences, by_defence[1:], strict=True)
+        ],
+        references=[
+            _reference(attack, clean, row, labels, victim.num_classes)
+            for attack, row in zip(attacks, classes[looks.rows - len(attacks) :], strict=True)
+        ],
     )
 
 
-def perturb(x: Tensor, delta: Tensor, quantize: bool = True) -> Tensor:
-    """clip(x + delta, 0, 1) for x (B,3,H,W) in [0,1], rounded to multiples of 1/255 when `quantize`."""
-    adversarial = (x + delta).clamp(0, 1)
-    return (adversarial * 255).round() / 255 if quantize else adversarial
+def _reference(
+    attack: PerImage, clean: torch.Tensor, adv: torch.Tensor, labels: torch.Tensor, num_classes: int
+) -> Reference:
+    return Reference(attack.index, attack.steps, count_row(clean, adv, labels, num_classes, attack.card()))
 
 
-def _predict(
-    batches: Any, victim: Victim, images: ImageSet, deltas: Sequence[Tensor], quantize: bool
-) -> tuple[Tensor, list[tuple[int, str]]]:
-    """Top-1 classes (1 + deltas, N) int64, clean first, -1 where not read; and all ranks' corrupt images."""
-    # Class + 1, zero where another rank works or nothing could be read: then the sum over ranks is the whole answer.
-    classes = torch.zeros(1 + len(deltas), len(images), dtype=torch.int64, device=victim.device)
-    corrupt: list[tuple[int, str]] = []
-    with torch.inference_mode():
-        for batch in batches:
-            corrupt += batch.corrupt
-            images.check_corrupt(corrupt)
-            if batch.images is None:
-                continue
-            x = batch.images.to(victim.device, non_blocking=True).float() / 255
-            where = batch.positions.to(victim.device)
-            classes[0, where] = _top1(victim, x) + 1
-            for row, delta in enumerate(deltas, 1):
-                classes[row, where] = _top1(victim, perturb(x, delta, quantize)) + 1
-    gathered = sorted(entry for share in distributed.all_gather_objects(corrupt) for entry in share)
-    images.check_corrupt(gathered)
-    return distributed.all_sum(classes).cpu() + UNREAD, gathered
-
-
-def _top1(victim: Victim, x: Tensor) -> Tensor:
-    logits = victim(x)
-    if not bool(torch.isfinite(logits).all()):
-        raise UapgenError(
-            f"victim {victim.name} returned logits that are not finite; try --precision fp32, or other weights"
-        )
-    return logits.argmax(1)
+def _folder(
+    folder: str | Path,
+    victim: Victim,
+    images: ImageSet,
+    patterns: Sequence[Perturbation],
+    looks: Looks,
+    restart: bool,
+) -> RunFolder:
+    """Where this victim's predictions are kept; predictions of anything else are refused."""
+    options = {
+        "victim": victim.describe(),
+        "precision": victim.precision,
+        "images": images.list_sha256,
+        "uaps": [uap.sha256 for uap in patterns],
+        "defences": [defence.name for defence in looks.defences],
+        "per_image": [[attack.name, attack.norm, attack.eps, attack.steps, attack.index] for attack in looks.attacks],
+        "quantize": looks.quantize,
+        "seed": looks.seed,
+    }
+    path = Path(folder) / quote(victim.name, safe="")
+    held = RunFolder(path, options, restart=restart) if distributed.is_main() else None
+    distributed.all_gather_objects(None)  # the others look after the main rank has made or emptied it
+    return held or RunFolder(path, options)
 
 
 def _fit(uap: Perturbation, victim: Victim, resize: bool) -> Perturbation:
@@ -146,7 +180,9 @@ def noise_floors(uaps: Sequence[Perturbation], seed: int) -> list[Perturbation]:
 
 
 def _is_white_box(uap: Perturbation, victim: Victim) -> bool:
-    return (uap.card.get("victim") or {}).get("weights_sha256") == victim.weights_sha256
+    origin = uap.card.get("victim") or {}
+    crafted_on = [origin, *origin.get("members", [])]  # members: of an ensemble
+    return any(entry.get("weights_sha256") == victim.weights_sha256 for entry in crafted_on)
 
 
 def _environment(victim: Victim) -> dict[str, Any]:

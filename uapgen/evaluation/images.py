@@ -58,10 +58,19 @@ class ImageSet(Dataset):
         return position, self.transform(image)
 
     def batches(
-        self, batch_size: int, *, workers: int | None = None, rank: int = 0, world: int = 1, pin: bool = False
+        self,
+        batch_size: int,
+        *,
+        workers: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        pin: bool = False,
+        positions: Sequence[int] | None = None,
     ) -> DataLoader:
-        """This rank's share, every `world`-th image from `rank` on, as `Batch`es: no padding, nothing counted twice."""
-        share = range(rank, len(self), world)
+        """This rank's share of `positions` (default: all), every `world`-th from the `rank`-th on, as `Batch`es: no
+        padding, nothing counted twice.
+        """
+        share = (range(len(self)) if positions is None else positions)[rank::world]
         workers = default_workers() if workers is None else workers
         return DataLoader(self, batch_size, sampler=share, num_workers=workers, collate_fn=_collate, pin_memory=pin)
 

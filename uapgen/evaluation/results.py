@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,12 @@ noise floor          the fooling rate of one random sign pattern of the same siz
                      it adds to this
 targeted             share of images classified as the target class: over all, and without the images that belong to it
                      (by label, or by clean prediction where the label is unknown)
+defence              a transformation of the input before the victim. Its fooling rate compares defended images with
+                     defended images: the defence is part of the classifier, and a random one draws the same for both
+vs undefended        share of images whose class, perturbed and defended, differs from the clean one without defence
+moved by defence     the same without any perturbation: the floor of "vs undefended"
+per image            attacks that see each image (foolbox), at the same bound: what a universal pattern could reach at
+                     most; projected gradient descent starts at the perturbation
 top adv classes      the classes that the perturbed images go to most often
 95% CI               Wilson's score interval for the images drawn; it knows nothing of seeds or of other data
 * white box          the perturbation was crafted on this very victim (same weights)
@@ -59,12 +65,42 @@ class Row:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Top-1 classes int64: `clean` (N,) and `adv` (perturbations, N), -1 where not read; `labels` (N,), -1 unknown."""
+    """Top-1 classes int64: `clean` (N,) and `adv` (perturbations, N), -1 where not read; `labels` (N,), -1 unknown.
+
+    Behind each of `defences`: `defended_clean` (defences, N) and `defended_adv` (defences, perturbations, N).
+    """
 
     files: list[str]
     labels: Tensor
     clean: Tensor
     adv: Tensor
+    defences: list[str]
+    defended_clean: Tensor
+    defended_adv: Tensor
+
+
+@dataclass(frozen=True)
+class Defended:
+    """Perturbations behind one defence. Their `fooling_rate` compares defended with defended; `undefended` holds, for
+    each of `rows`, the share whose class differs from the undefended clean one. `changed` is the share of clean images
+    whose class the defence changes by itself: the floor of the latter, as `noise` is of the former.
+    """
+
+    name: str
+    changed: Rate
+    clean_accuracy: Rate | None
+    rows: list[Row]
+    undefended: list[Rate]
+    noise: list[Row]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An attack that sees each image, started at perturbation number `uap`, or (None) at the image itself."""
+
+    uap: int | None
+    steps: int | None
+    row: Row
 
 
 @dataclass(frozen=True)
@@ -83,10 +119,17 @@ class Evaluation:
     warnings: list[str]
     seconds: float
     environment: dict[str, Any]
+    defended: list[Defended] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
 
     def floor(self, row: Row) -> Row | None:
         """The random perturbation of `row`'s norm and eps, or None if it was not asked for."""
-        return next((noise for noise in self.noise if (noise.norm, noise.eps) == (row.norm, row.eps)), None)
+        return find_floor(self.noise, row)
+
+
+def find_floor(noise: Sequence[Row], row: Row) -> Row | None:
+    """The one of `noise` that has `row`'s norm and eps."""
+    return next((floor for floor in noise if (floor.norm, floor.eps) == (row.norm, row.eps)), None)
 
 
 def count_row(

@@ -9,7 +9,9 @@ from .. import __version__
 from ..perturbation import Perturbation
 from .classnames import class_name
 from .intervals import Rate
-from .results import Evaluation, Row
+from .layout import align, percent
+from .results import Evaluation, Row, find_floor
+from .side_tables import defence_lines, reference_lines
 
 SCHEMA = "uapgen.evaluation/1"
 DATA_WORDS = {"none": "data-free", "proxy": "proxy data", "driven": "data-driven"}
@@ -50,6 +52,12 @@ def document(
         "victims": [_victim_json(evaluation) for evaluation in evaluations],
         "rows": [_row_json(row, e, i, files[i]) for e in evaluations for i, row in enumerate(e.rows)],
         "noise_floor": [_row_json(row, e) for e in evaluations for row in e.noise],
+        "defences": [entry for e in evaluations for entry in _defences_json(e, files)],
+        "per_image": [
+            {**_row_json(r.row, e, r.uap, files[r.uap] if r.uap is not None else None), "steps": r.steps}
+            for e in evaluations
+            for r in e.references
+        ],
         "warnings": list(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings)),
     }
 
@@ -70,8 +78,30 @@ def _victim_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _row_json(row: Row, evaluation: Evaluation, index: int | None = None, file: str | None = None) -> dict[str, Any]:
-    classes = evaluation.victim["num_classes"]
     floor = evaluation.floor(row)
+    return _counts_json(row, evaluation, evaluation.clean_accuracy, floor, index, file)
+
+
+def _defences_json(evaluation: Evaluation, files: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the same shape as those without a defence, with the defence's name and its own two figures."""
+    return [
+        {
+            "defence": defended.name,
+            **_counts_json(
+                row, evaluation, defended.clean_accuracy, find_floor(defended.noise, row), index, files[index]
+            ),
+            "fooling_rate_vs_undefended": _rate_json(undefended),
+            "moved_by_defence": _rate_json(defended.changed),
+        }
+        for defended in evaluation.defended
+        for index, (row, undefended) in enumerate(zip(defended.rows, defended.undefended, strict=True))
+    ]
+
+
+def _counts_json(
+    row: Row, evaluation: Evaluation, accuracy: Rate | None, floor: Row | None, index: int | None, file: str | None
+) -> dict[str, Any]:
+    classes = evaluation.victim["num_classes"]
     targeted = row.targeted or (None, None)
     return {
         "uap": index,
@@ -85,7 +115,7 @@ def _row_json(row: Row, evaluation: Evaluation, index: int | None = None, file: 
         "white_box": row.white_box,
         "n": row.n,
         "fooling_rate": _rate_json(row.fooling_rate),
-        "clean_accuracy": _rate_json(evaluation.clean_accuracy),
+        "clean_accuracy": _rate_json(accuracy),
         "adversarial_accuracy": _rate_json(row.adversarial_accuracy),
         "success_on_correct": _rate_json(row.success_on_correct),
         "targeted": _rate_json(targeted[0]),
@@ -108,7 +138,9 @@ def render(result: dict[str, Any]) -> str:
     for index, uap in enumerate(result["uaps"]):
         rows = [row for row in result["rows"] if row["uap"] == index]
         if rows:
-            blocks.append("\n".join([*_header(uap, result), *_align([COLUMNS, *map(_cells, rows)])]))
+            lines = [*_header(uap, result), *align([COLUMNS, *map(_cells, rows)])]
+            lines += defence_lines(result, index) + reference_lines(result, index, uap["card"]["budget"])
+            blocks.append("\n".join(lines))
     notes = ["* crafted on this victim (white box)"] if any(row["white_box"] for row in result["rows"]) else []
     notes += [f"! {text}" for text in result["warnings"]]
     return "\n\n".join(blocks) + ("\n\n" + "\n".join(notes) if notes else "") + "\n"
@@ -134,32 +166,14 @@ def _levels(budget: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    dominant = ", ".join(f"{entry['name']} {_percent(entry, 0)}%" for entry in row["dominant_classes"][:3])
-    targeted = f"; target {_percent(row['targeted'])}%" if row["targeted"] else ""
+    dominant = ", ".join(f"{entry['name']} {percent(entry, 0)}%" for entry in row["dominant_classes"][:3])
+    targeted = f"; target {percent(row['targeted'])}%" if row["targeted"] else ""
     return (
         row["victim"] + (" *" if row["white_box"] else ""),
-        _percent(row["clean_accuracy"]),
-        _percent(row["adversarial_accuracy"]),
+        percent(row["clean_accuracy"]),
+        percent(row["adversarial_accuracy"]),
         str(Rate(row["fooling_rate"]["count"], row["fooling_rate"]["n"])),
-        _percent(row["success_on_correct"]),
-        _percent(row["noise_floor"]),
+        percent(row["success_on_correct"]),
+        percent(row["noise_floor"]),
         dominant + targeted,
     )
-
-
-def _percent(rate: dict[str, Any] | None, digits: int = 1) -> str:
-    return "-" if rate is None or rate["rate"] is None else f"{100 * rate['rate']:.{digits}f}"
-
-
-def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns two spaces apart: numbers to the right, the first and the last column to the left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    last = len(widths) - 1
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in (0, last) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines

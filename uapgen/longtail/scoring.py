@@ -57,10 +57,8 @@ class Judge:
         """
         k = self.annotator.num_classes
         if not k == self.reference.num_classes == len(train_counts):
-            numbers = (
-                f"{k} of the annotator, {self.reference.num_classes} of the reference, {len(train_counts)} trained"
-            )
-            raise UsageError(f"different numbers of classes: {numbers}; expected equal ones")
+            others = f"the reference {self.reference.num_classes}, the training data {len(train_counts)}"
+            raise UsageError(f"{self.annotator.name} has {k} classes, {others}; expected equal numbers")
         seen = annotator_features(self.annotator, images)
         assert seen.logits is not None
         predicted = seen.logits.argmax(1)

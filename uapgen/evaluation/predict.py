@@ -1,0 +1,96 @@
+"""One pass over the images: every prediction that an evaluation needs, and none twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import distributed
+from ..defences import Defence
+from ..errors import UapgenError
+from ..victims import Victim
+from .images import ImageSet
+from .ledger import Ledger
+from .per_image import PerImage
+from .results import UNREAD
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What the victim is shown of each image, in the order of the rows of the class matrix.
+
+    First the clean image and the image with each of `deltas`, then the same through each of `defences`, then what each
+    of `attacks` makes of the image.
+    """
+
+    deltas: Sequence[Tensor]
+    defences: Sequence[Defence] = ()
+    attacks: Sequence[PerImage] = ()
+    quantize: bool = True
+    seed: int = 0
+
+    @property
+    def views(self) -> int:
+        return 1 + len(self.deltas)
+
+    @property
+    def rows(self) -> int:
+        return self.views * (1 + len(self.defences)) + len(self.attacks)
+
+    def classes(self, victim: Victim, x: Tensor, positions: Sequence[int]) -> Tensor:
+        """Top-1 classes (rows, B) int64 for clean images x (B,3,H,W) in [0,1] at `positions` of their set."""
+        found = torch.empty(self.rows, len(x), dtype=torch.int64, device=x.device)
+        with torch.inference_mode():
+            for view in range(self.views):
+                shown = x if view == 0 else perturb(x, self.deltas[view - 1], self.quantize)
+                found[view] = top1(victim, shown)
+                for number, defence in enumerate(self.defences, 1):
+                    found[number * self.views + view] = top1(victim, defence(shown, positions, self.seed))
+        first = self.rows - len(self.attacks)
+        for row, attack in enumerate(self.attacks, first):
+            adversarial = attack(victim, x, found[0])
+            with torch.inference_mode():
+                found[row] = top1(victim, round_to_bytes(adversarial) if self.quantize else adversarial)
+        return found
+
+
+def predict(
+    batches: Any, looks: Looks, victim: Victim, images: ImageSet, ledger: Ledger
+) -> tuple[Tensor, list[tuple[int, str]]]:
+    """Top-1 classes (rows, N) int64 of all ranks, -1 where not read; and all ranks' corrupt images."""
+    for batch in batches:
+        if batch.images is None:
+            ledger.add(torch.empty(looks.rows, 0, dtype=torch.int64), batch.positions, batch.corrupt)
+        else:
+            x = batch.images.to(victim.device, non_blocking=True).float() / 255
+            ledger.add(looks.classes(victim, x, batch.positions.tolist()), batch.positions, batch.corrupt)
+        images.check_corrupt(ledger.corrupt)
+    ledger.save()
+    gathered = sorted({tuple(entry) for share in distributed.all_gather_objects(ledger.corrupt) for entry in share})
+    images.check_corrupt(gathered)
+    return distributed.all_sum(ledger.held.to(victim.device)).cpu() + UNREAD, gathered
+
+
+def perturb(x: Tensor, delta: Tensor, quantize: bool = True) -> Tensor:
+    """clip(x + delta, 0, 1) for x (B,3,H,W) in [0,1], rounded to multiples of 1/255 when `quantize`."""
+    adversarial = (x + delta).clamp(0, 1)
+    return round_to_bytes(adversarial) if quantize else adversarial
+
+
+def round_to_bytes(x: Tensor) -> Tensor:
+    """Images in [0,1] at multiples of 1/255."""
+    return (x * 255).round() / 255
+
+
+def top1(victim: Victim, x: Tensor) -> Tensor:
+    """Classes (B,) int64. Raises UapgenError for logits that are not finite."""
+    logits = victim(x)
+    if not bool(torch.isfinite(logits).all()):
+        raise UapgenError(
+            f"victim {victim.name} returned logits that are not finite; try --precision fp32, or other weights"
+        )
+    return logits.argmax(1)

@@ -1,0 +1,1 @@
+"""Bridges to other toolkits; each module imports its toolkit when it is imported itself."""
