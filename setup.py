@@ -20,8 +20,14 @@ setup(
         "uapgen.longtail",
         "uapgen.longtail.metrics",
         "uapgen.proxies",
+        "uapgen.report",
+        "uapgen.testing",
         "uapgen.victims",
     ],
     package_dir={"uapgen": "uapgen", "uapgen.attacks": "attacks", "uapgen.victims": "victims"},
-    package_data={"uapgen": ["py.typed"], "uapgen.longtail": ["presets/*.toml"]},
+    package_data={
+        "uapgen": ["py.typed"],
+        "uapgen.longtail": ["presets/*.toml"],
+        "uapgen.report": ["templates/*"],
+    },
 )

@@ -39,6 +39,7 @@ def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
         for file in (ROOT / folder).rglob("*.py"):
             assert f"{inside}/{file.relative_to(ROOT / folder).as_posix()}" in held
     assert "uapgen/py.typed" in held
+    assert {f"uapgen/report/templates/{name}" for name in ("page.html", "page.md", "style.css")} <= held
 
 
 def test_nothing_below_imports_anything_above() -> None:

@@ -47,7 +47,7 @@ def resolve_precision(spec: str, device: torch.device, module: nn.Module) -> str
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in module.modules())
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() and not depthwise else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() and not depthwise else "fp32"
 
 
 def start_process(threads: int | None = None) -> None:
@@ -65,7 +65,8 @@ def start_process(threads: int | None = None) -> None:
             mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
+    """Whether this CPU computes in bfloat16 rather than emulating it."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public name for it
     return bool(probe and probe())
 

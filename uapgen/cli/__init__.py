@@ -15,12 +15,15 @@ VERBS = {
     "craft": "Craft a universal perturbation against a victim.",
     "evaluate": "Measure fooling rates of perturbations on images.",
     "compare": "Craft with many methods, measure them side by side.",
+    "gate": "Check results against a policy: exit 0, 1 or 4.",
+    "report": "Turn results into one HTML or Markdown page.",
     "show": "Print a perturbation's card; verify, draw or export it.",
     "apply": "Add a perturbation to image files.",
     "import": "Turn somebody else's perturbation file into a uapgen file.",
     "methods": "List the crafting methods and their parameters.",
     "victims": "List, show and check victim classifiers.",
     "gan": "Train and score GANs on long-tailed data.",
+    "doctor": "Say what this machine has: versions, devices, caches, network.",
 }
 
 
@@ -38,13 +41,13 @@ def cli(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 a gate's policy failed, 2 usage, 3 the run failed, 130 interrupted."""
+    """Exit codes: 0 done, 1 a gate's policy failed, 2 usage, 3 the run failed, 4 inconclusive, 130 interrupted."""
     verbose = "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code if isinstance(error, click.UsageError) else 3)  # click says 1 for the rest
     except UapgenError as error:
         _fail(error, verbose)
         sys.exit(error.exit_code)

@@ -56,10 +56,18 @@ def _explain(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 @click.option("--no-quantize", is_flag=True, help="Leave adversarial images as floats instead of rounding to 8 bits.")
 @click.option("--resize", is_flag=True, help="Fit perturbations to victims of another input size.")
 @click.option(
+    "--max-fooling-rate",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    help="Exit with 1 when a rate is above SHARE (0.4 is 40%), with 4 when its interval straddles it; see 'gate'.",
+)
+@click.option(
     "--explain", is_flag=True, is_eager=True, expose_value=False, callback=_explain, help="Define every number."
 )
 @device_options
+@click.pass_context
 def command(
+    ctx: click.Context,
     uaps: tuple[Path, ...],
     victims: tuple[str, ...],
     data: str,
@@ -67,6 +75,7 @@ def command(
     json_file: str | None,
     predictions: Path | None,
     defences: str | None,
+    max_fooling_rate: float | None,
     device: str,
     threads: int | None,
     **options: Any,
@@ -102,9 +111,13 @@ def command(
     where = resolve_device(device)
     distributed.init(where)
     try:
-        _run(uaps, loaded, victims, data, labels, json_file, predictions, where, options)
+        result = _run(uaps, loaded, victims, data, labels, json_file, predictions, where, options)
     finally:
         distributed.finish()
+    if max_fooling_rate is not None and distributed.is_main():
+        from .gate import answer
+
+        ctx.exit(answer(result, max_fooling_rate))
 
 
 def _run(
@@ -117,7 +130,7 @@ def _run(
     predictions: Path | None,
     device: torch.device,
     options: dict[str, Any],
-) -> None:
+) -> dict[str, Any]:
     from ..distributed import is_main
     from ..evaluation.predictions import write_predictions
     from ..evaluation.table import document, render
@@ -137,13 +150,14 @@ def _run(
         if is_main() and json_file not in (None, "-"):
             _write_json(Path(str(json_file)), result)  # after each victim: a later one that fails costs only itself
     if not is_main():
-        return
+        return result
     if predictions is not None:
         write_predictions(predictions, uaps, done)
     if json_file == "-":
         for text in result["warnings"]:
             say(f"warning: {text}")
     click.echo(json.dumps(result, indent=1) if json_file == "-" else render(result), nl=json_file == "-")
+    return result
 
 
 def _one_victim(

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from .fooling import evaluate
-from .images import ImageSet, open_images
-from .intervals import Rate
-from .results import DEFINITIONS, Evaluation, Row
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fooling import evaluate
+    from .images import ImageSet, open_images
+    from .intervals import Rate
+    from .results import DEFINITIONS, Evaluation, Row
 
 __all__ = ["DEFINITIONS", "Evaluation", "ImageSet", "Rate", "Row", "evaluate", "open_images"]
+
+_HOME = {
+    "DEFINITIONS": "results",
+    "Evaluation": "results",
+    "ImageSet": "images",
+    "Rate": "intervals",
+    "Row": "results",
+    "evaluate": "fooling",
+    "open_images": "images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that a gate reads its numbers without paying two seconds for torch.
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

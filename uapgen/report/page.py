@@ -1,0 +1,98 @@
+"""What a report consists of, before anybody decides whether it becomes HTML or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of a table's cell; `share` in [0,1] shades it in a heat map, `strong` sets it apart."""
+
+    text: str
+    share: float | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """`head` names the columns; the first `left` of them are text, the first of all is each row's header."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    left: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """PNG bytes, what it shows in words (for those who do not see it), and the line below it."""
+
+    png: bytes
+    alt: str
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image without and with the pattern, and what the victim says of each."""
+
+    before: Picture
+    after: Picture
+    changed: bool
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it, in this order."""
+
+    title: str
+    text: list[str] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.text or self.facts or self.tables or self.pictures or self.pairs or self.notes)
+
+    @property
+    def anchor(self) -> str:
+        return "-".join(self.title.lower().split())
+
+
+@dataclass(frozen=True)
+class Page:
+    """`lead` is the one sentence that a reader takes away; `facts` are (label, value, remark) under it."""
+
+    title: str
+    lead: str
+    facts: Sequence[tuple[str, str, str]]
+    sections: Sequence[Section]
+    provenance: list[tuple[str, str]]
+
+
+def cells(*values: object) -> list[Cell]:
+    return [value if isinstance(value, Cell) else Cell("-" if value is None else str(value)) for value in values]
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return "-" if share is None else f"{100 * share:.{digits}f}"
+
+
+def rate_text(rate: dict[str, Any] | None) -> str:
+    """`62.3 [59.2, 65.3]`, in per cent."""
+    if rate is None or rate["rate"] is None:
+        return "-"
+    low, high = rate["ci95"]
+    return f"{percent(rate['rate'])} [{percent(low)}, {percent(high)}]"
+
+
+def levels(norm: str, eps: float) -> str:
+    """eps in [0,1] units as it is customary to write it."""
+    return f"{norm} {eps * 255:.4g}/255"
