@@ -74,6 +74,15 @@ def test_the_wilson_interval_decides(fooled: int, state: str) -> None:
     assert (high <= 0.4, low > 0.4) == (state == PASSED, state == FAILED)
 
 
+def test_rows_behind_a_defence_are_demanded_by_its_name() -> None:
+    document = results(fooled=30)
+    defended = {**document["rows"][0], "fooling_rate": Rate(80, 100).to_json()}
+    document["defences"] = [{"defence": "none", **document["rows"][0]}, {"defence": "jpeg75", **defended}]
+    assert states(document, max=0.4) == [PASSED, FAILED]
+    assert states(document, max=0.4, defence="none") == [PASSED]
+    assert states(document, max=0.4, defence="jpeg*") == [FAILED]
+
+
 def test_a_lower_limit_is_met_by_the_lower_end() -> None:
     assert states(results(), metric="clean_accuracy", min=0.40) == [PASSED]  # 50 of 100: [40.4, 59.6]
     assert states(results(), metric="clean_accuracy", min=0.41) == [INCONCLUSIVE]

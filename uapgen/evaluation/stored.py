@@ -113,10 +113,15 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no result: a count or a rate was lost")
 
 
+def all_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an evaluation, plain ones first, then those behind a defence, which have its name in `defence`."""
+    return [*document["rows"], *(row for row in document.get("defences", ()) if row["defence"] != "none")]
+
+
 def _evaluation_rows(document: dict[str, Any]) -> list[StoredRow]:
     images = {(v["name"], v["weights_sha256"]): str(v["data"]["list_sha256"]) for v in document["victims"]}
     rows = []
-    for row in document["rows"]:
+    for row in all_rows(document):
         uap = document["uaps"][row["uap"]]
         rates = {name: _rate(name, row[name]) for name in METRICS if row.get(name) is not None}
         rows.append(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.stored import StoredResults
+from ..evaluation.stored import StoredResults, all_rows
 from ..perturbation import Perturbation
 from .page import Cell, Page, Section, Table, cells, levels, percent, rate_text
 from .pictures import pattern_picture, spectra_picture
@@ -101,7 +101,8 @@ def _honesty(document: dict[str, Any], complete: bool) -> Section:
 
 
 def _rates(document: dict[str, Any]) -> Section:
-    defended = any(row.get("defence") not in (None, "none") for row in document["rows"])
+    held = all_rows(document)
+    defended = len(held) > len(document["rows"])
     head = ["pattern", "victim", *(["defence"] if defended else []), "fooling rate % [95% CI]", "floor %"]
     head += ["clean acc %", "adv acc %", "success on correct %", "n"]
     rows = [
@@ -114,9 +115,9 @@ def _rates(document: dict[str, Any]) -> Section:
             _rate(row["success_on_correct"]),
             row["n"],
         )
-        for row in document["rows"]
+        for row in held
     ]
-    notes = ["* crafted on this very victim (white box)"] if any(row["white_box"] for row in document["rows"]) else []
+    notes = ["* crafted on this very victim (white box)"] if any(row["white_box"] for row in held) else []
     table = Table("Rates of every pattern on every victim", head, rows, left=3 if defended else 2)
     return Section("Results", tables=[table], notes=notes)
 
@@ -129,11 +130,7 @@ def _heat(document: dict[str, Any]) -> Section:
     names = [victim["name"] for victim in document["victims"]]
     rows = []
     for index in range(len(document["uaps"])):
-        held = {
-            row["victim"]: row
-            for row in document["rows"]
-            if row["uap"] == index and row.get("defence") in (None, "none")
-        }
+        held = {row["victim"]: row for row in document["rows"] if row["uap"] == index}
         heat = [_heat_cell(held.get(name)) for name in names]
         rows.append([Cell(label(document, index)), *heat])
     caption = "Fooling rates in %: patterns down, victims across; *: crafted on that victim"
