@@ -21,12 +21,13 @@ from uapgen.cli import cli
 from uapgen.errors import UapgenError, UsageError
 from uapgen.gan import ClassBalance
 from uapgen.longtail import LabelledImages, Recipe, load_data, long_tailed
-from uapgen.longtail.bench import Bench, by_class
+from uapgen.longtail.bench import Bench
 from uapgen.longtail.bench_plan import Cell, find_preset, load_plan, presets
 from uapgen.longtail.bench_report import render, summarise, write_report
 from uapgen.longtail.gan_recipe import GanRecipe
 from uapgen.longtail.generator import load_generator, train_generator
 from uapgen.longtail.scoring import Judge
+from uapgen.longtail.sheets import by_class
 from uapgen.runfolder import load_state
 from uapgen.runtime import rng
 from uapgen.victims import Victim

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,27 +17,29 @@ from ..errors import UapgenError
 from ..gan import save_grid
 from ..lines import Lines
 from ..runfolder import RunFolder
-from ..runtime import rng
+from ..runtime import resolve_device, rng, start_process
 from ..victims import Victim
 from .bench_plan import Cell, Plan
 from .classifier import train_classifier
+from .classifier_file import load_classifier
 from .data import LabelledImages
 from .generator import train_generator
-from .metrics import FidInception
+from .metrics import load_inception
 from .scoring import Judge
+from .sheets import GRID, by_class
 from .sources import load_data
 from .splits import long_tailed
 
 CELLS = "cells.jsonl"
-GRID = 10  # samples of each class in a sheet
 Say = Callable[[str], None]
 
 
 class Bench:
     """A plan in a folder: classifiers/, gans/, samples/ and CELLS.
 
-    root: where the data lies. annotator: in place of one that is trained here on all training images, with a seed that
-    no classifier in the loop has. Raises UsageError when `folder` holds another plan.
+    root: where the data lies. annotator: the file of a classifier, in place of one that is trained here on all training
+    images with a seed that no classifier in the loop has. inception: the file of FID's network.
+    Raises UsageError when `folder` holds another plan.
     """
 
     def __init__(
@@ -44,41 +48,70 @@ class Bench:
         folder: str | Path,
         *,
         root: str | Path | None = None,
-        annotator: Victim | None = None,
-        inception: FidInception | None = None,
+        annotator: str | Path | None = None,
+        inception: str | Path | None = None,
         device: str | torch.device = "auto",
         say: Say = print,
     ) -> None:
-        self.plan, self.path, self.device, self.say = plan, Path(folder), device, say
+        self.plan, self.path, self.device, self.say = plan, Path(folder), resolve_device(device), say
+        self.files: dict[str, Any] = {"root": root, "annotator": annotator, "inception": inception}
         self.data = load_data(plan.data, root=root, size=plan.size)
         self.test = load_data(plan.test or plan.data, root=root, train=plan.test is not None, size=plan.size)
         if plan.reference and plan.reference < len(self.test):
-            self.test = self.test.subset(
-                torch.randperm(len(self.test), generator=rng(0, "reference"))[: plan.reference]
-            )
-        given = annotator.weights_sha256 if annotator else None
-        about = {"data_sha256": self.data.sha256, "test_sha256": self.test.sha256, "annotator_sha256": given}
-        RunFolder(self.path, {**asdict(plan), **about})
+            order = torch.randperm(len(self.test), generator=rng(0, "reference"))
+            self.test = self.test.subset(order[: plan.reference])
+        hashes = {"data_sha256": self.data.sha256, "test_sha256": self.test.sha256}
+        given = {name: Path(file).name for name, file in self.files.items() if file and name != "root"}
+        RunFolder(self.path, {**asdict(plan), **hashes, **given})
         self.lines = Lines(self.path / CELLS)
-        self.inception = inception
-        self._annotator = annotator
         self._judge: Judge | None = None
 
-    def run(self) -> list[dict[str, Any]]:
-        """Does what is missing, and returns all lines. A GAN whose loss stops being finite is a line with its error."""
+    def run(self, jobs: int = 1) -> list[dict[str, Any]]:
+        """Does what is missing, `jobs` GANs at a time, each in a process with its share of the CPU; returns all lines.
+
+        A GAN whose loss stops being finite is a line with its error.
+        """
         done = {line["key"] for line in self.lines.read()}
         cells = list(self.plan.cells())
-        self.say(f"{len(cells)} GANs, {len([c for c in cells if c.key not in done])} of them to train")
-        for number, cell in enumerate(cells, 1):
-            if cell.key not in done:
-                line = self._cell(cell)
-                self.lines.append(line)
-                self.say(f"{number}/{len(cells)} {cell.key}: {_summary(line)}")
-        return self.lines.read()
+        missing = [cell for cell in cells if cell.key not in done]
+        self.say(f"{len(cells)} GANs, {len(missing)} of them to train")
+        if missing:
+            self._prepare(missing)
+        for number, line in enumerate(self._lines(missing, jobs), len(cells) - len(missing) + 1):
+            self.lines.append(line)
+            self.say(f"{number}/{len(cells)} {line['key']}: {_summary(line)}")
+        order = {cell.key: place for place, cell in enumerate(cells)}
+        return sorted(self.lines.read(), key=lambda line: order[line["key"]])
 
-    def _cell(self, cell: Cell) -> dict[str, Any]:
+    def _lines(self, cells: list[Cell], jobs: int) -> Iterator[dict[str, Any]]:
+        """A line for each cell, as they are done."""
+        if jobs == 1 or len(cells) < 2:
+            yield from map(self.cell, cells)
+            return
+        spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pools, locked
+        threads = max(1, torch.get_num_threads() // jobs)
+        with ProcessPoolExecutor(jobs, spawn, _start, (threads, self.plan, self.path, self.files, self.device)) as pool:
+            futures = [pool.submit(_work, cell) for cell in cells]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, cells: list[Cell]) -> None:
+        """Classifiers that several cells share, before any of them starts."""
+        self.judge()
+        for cell in cells:
+            if self.plan.recipe(cell).balance:
+                self._classifier(self._training_data(cell), cell.seed)
+
+    def _training_data(self, cell: Cell) -> LabelledImages:
+        return long_tailed(self.data, cell.imbalance, kind=self.plan.kind, n_max=self.plan.n_max)
+
+    def cell(self, cell: Cell) -> dict[str, Any]:
+        """Trains and scores one GAN."""
         recipe, started = self.plan.recipe(cell), time.monotonic()
-        data = long_tailed(self.data, cell.imbalance, kind=self.plan.kind, n_max=self.plan.n_max)
+        data = self._training_data(cell)
         about = {"key": cell.key, "imbalance": cell.imbalance, "method": cell.method, "seed": cell.seed}
         try:
             trained = train_generator(
@@ -105,8 +138,14 @@ class Bench:
 
     def judge(self) -> Judge:
         if self._judge is None:
-            annotator = self._annotator or self._train_annotator()
-            self._judge = Judge(annotator, self.test, self.inception, self.plan.cas, kid_blocks=10)
+            file, inception = self.files["annotator"], self.files["inception"]
+            self._judge = Judge(
+                load_classifier(file, device=self.device, precision="fp32") if file else self._train_annotator(),
+                self.test,
+                load_inception(inception, device=self.device) if inception else None,
+                self.plan.cas,
+                kid_blocks=10,
+            )
         return self._judge
 
     def _train_annotator(self) -> Victim:
@@ -128,17 +167,18 @@ class Bench:
         )
 
 
-@torch.no_grad()
-def by_class(annotator: Victim, images: Tensor, each: int = GRID) -> Tensor:
-    """The first `each` of images (N,3,H,W) uint8 that the annotator takes for each class, (K each, 3,H,W) float, class
-    by class; black where there are fewer.
-    """
-    predicted = torch.cat([annotator(x.to(annotator.device).float() / 255).argmax(1).cpu() for x in images.split(512)])
-    sheet = torch.zeros(annotator.num_classes, each, *images.shape[1:])
-    for k in range(annotator.num_classes):
-        found = images[predicted == k][:each].float()
-        sheet[k, : len(found)] = found
-    return sheet.flatten(0, 1)
+_worker: Bench
+
+
+def _start(threads: int, plan: Plan, path: Path, files: dict[str, Any], device: torch.device) -> None:
+    """Of a worker process."""
+    global _worker
+    start_process(threads)
+    _worker = Bench(plan, path, **files, device=device)
+
+
+def _work(cell: Cell) -> dict[str, Any]:
+    return _worker.cell(cell)
 
 
 def _summary(line: dict[str, Any]) -> str:

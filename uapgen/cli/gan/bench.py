@@ -23,6 +23,9 @@ from ..options import device_options, say
 )
 @click.option("--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Where the set's files lie.")
 @click.option("--inception", type=click.Path(path_type=Path), metavar="FILE", help="Weights of FID's network.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="GANs at a time.  [default: one a CPU core; one on a GPU]"
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="RUN", help="Everything: table, figures, GANs.")
 @device_options
 def command(
@@ -59,11 +62,11 @@ def command(
     if out is None:
         raise UsageError("-o RUN is missing: where shall table, figures and GANs go?")
 
+    import torch
+
     from ...longtail.bench import Bench
     from ...longtail.bench_report import write_report
-    from ...longtail.metrics import load_inception
     from ...runtime import ensure_writable, start_process
-    from .score import load_annotator
 
     start_process(options["threads"])
     ensure_writable(out / "table.md")
@@ -72,10 +75,11 @@ def command(
         held,
         out,
         root=data_root,
-        annotator=load_annotator(annotator, options["device"], "fp32") if annotator else None,
-        inception=load_inception(inception, device=options["device"]) if inception else None,
+        annotator=annotator,
+        inception=inception,
         device=options["device"],
         say=say,
     )
-    click.echo(write_report(held, bench.run(), out), nl=False)
+    jobs = options["jobs"] or (torch.get_num_threads() if bench.device.type == "cpu" else 1)
+    click.echo(write_report(held, bench.run(jobs), out), nl=False)
     say(f"table and figures in {out}")

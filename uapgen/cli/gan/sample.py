@@ -40,8 +40,8 @@ def command(
     import torch
 
     from ...gan import save_grid
-    from ...longtail.bench import by_class
     from ...longtail.generator import load_generator
+    from ...longtail.sheets import by_class
     from ...runtime import atomic_write, start_process
     from .score import load_annotator
 
