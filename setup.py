@@ -18,6 +18,7 @@ setup(
         "uapgen.gan",
         "uapgen.interop",
         "uapgen.longtail",
+        "uapgen.longtail.gold",
         "uapgen.longtail.metrics",
         "uapgen.proxies",
         "uapgen.report",
@@ -28,6 +29,7 @@ setup(
     package_data={
         "uapgen": ["py.typed"],
         "uapgen.longtail": ["presets/*.toml"],
+        "uapgen.longtail.gold": ["presets/*.toml"],
         "uapgen.report": ["templates/*"],
     },
 )

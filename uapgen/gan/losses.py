@@ -9,17 +9,21 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Terms = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class AdversarialLoss(NamedTuple):
     """`d_loss(real, fake)` and `g_loss(real, fake)` -> scalar, to be minimised by their networks.
 
     `g_needs_real`: whether `g_loss` reads the real logits; where it does not, they may be an empty tensor.
+    `d_terms(real, fake)`: `d_loss` before its means, a term (B,) of each real image and one of each fake one; None for
+    the relativistic losses, whose terms are of pairs.
     """
 
     d_loss: Loss
     g_loss: Loss
     g_needs_real: bool
+    d_terms: Terms | None = None
 
 
 def _relativistic(winner: Tensor, loser: Tensor) -> Tensor:
@@ -43,11 +47,17 @@ relativistic_average = AdversarialLoss(
 """RaSGAN of the same paper: each side against the other's mean logit. Equal logits give 2 log 2 to both."""
 
 hinge = AdversarialLoss(
-    lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(), lambda real, fake: -fake.mean(), False
+    lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(),
+    lambda real, fake: -fake.mean(),
+    False,
+    lambda real, fake: (relu(1 - real), relu(1 + fake)),
 )
 """Lim and Ye, "Geometric GAN", 2017. Zero for D once every real logit is above 1 and every fake one below -1."""
 
 non_saturating = AdversarialLoss(
-    lambda real, fake: softplus(-real).mean() + softplus(fake).mean(), lambda real, fake: softplus(-fake).mean(), False
+    lambda real, fake: softplus(-real).mean() + softplus(fake).mean(),
+    lambda real, fake: softplus(-fake).mean(),
+    False,
+    lambda real, fake: (softplus(-real), softplus(fake)),
 )
 """Goodfellow et al., 2014. Logits of zero give 2 log 2 to D and log 2 to G."""

@@ -20,6 +20,7 @@ from .networks import sample_latents
 
 Real = Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]]
 ExtraLoss = Callable[[Tensor, int], tuple[Tensor, dict[str, Any]]]
+FakeWeight = Callable[[Judgement, Tensor | None, int], Tensor | None]
 Batch = tuple[Tensor, Tensor | None]  # images or latents, and labels where the networks want them
 Stats = dict[str, Any]
 NAMES = {
@@ -27,6 +28,7 @@ NAMES = {
     "g_loss": "the generator's loss",
     "extra_loss": "the generator's extra loss",
 }
+UNLABELLED = -1  # the label of a real image whose class is not known
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Game:
         generated images in its own step, on generated ones in the generator's.
     augment: `augment(images, generator)`, on whatever the discriminator sees, or None.
     bf16: both networks run under autocast; losses are in float32.
+    fake_auxiliary: factor of that cross-entropy on generated images in the discriminator's step, or None for 1. With
+        one, real images may be UNLABELLED: they are real, and of no class.
+    fake_weight: `fake_weight(judged, labels, nimg)` -> weights (B,), of any sign, of what the generated images add to
+        the discriminator's loss, or None for now. `judged` is detached.
     """
 
     g: GeneratorNetwork
@@ -45,6 +51,8 @@ class Game:
     auxiliary: float
     augment: Augment | None
     bf16: bool
+    fake_auxiliary: float | None = None
+    fake_weight: FakeWeight | None = None
 
     def real(self, real: Real, batch: int, draws: torch.Generator, device: torch.device) -> Batch:
         """This process's share of `batch` real images, with their labels in a conditional game."""
@@ -66,7 +74,9 @@ class Game:
         labels = torch.randint(self.g.num_classes, (batch,), generator=draws, device=draws.device)
         return z, _share(labels).to(device)
 
-    def discriminator_step(self, optimizer: Optimizer, real: Batch, latents: Batch, draws: torch.Generator) -> Stats:
+    def discriminator_step(
+        self, optimizer: Optimizer, real: Batch, latents: Batch, draws: torch.Generator, nimg: int
+    ) -> Stats:
         with torch.no_grad():
             fake = self._generate(latents)
         x, labels = real
@@ -77,12 +87,15 @@ class Game:
         both = None if labels is None or latents[1] is None else torch.cat([labels, latents[1]])
         judged = self._judge(torch.cat([x, fake]), both, draws)  # one pass: no batch norm in D, and one power iteration
         on_real, on_fake = judged.logits.chunk(2)
-        total = self.loss.d_loss(on_real, on_fake)
+        weight = self._fake_weight(judged, latents[1], nimg)
+        total = self._adversarial(on_real, on_fake, weight)
         stats = {"d_loss": total.detach()}
         if judged.classes is not None and both is not None:
-            classification = 2 * cross_entropy(judged.classes, both)  # the mean over both halves, twice: their sum
+            classification = self._classification(judged.classes, both, weight)
             stats["d_classes"] = classification.detach()
             total = total + self.auxiliary * classification
+        if weight is not None:
+            stats["fake_weight"] = weight.mean()
         optimizer.zero_grad()
         total.backward()
         _average_gradients(optimizer)
@@ -117,6 +130,33 @@ class Game:
         _average_gradients(optimizer)
         optimizer.step()
         return stats
+
+    def _fake_weight(self, judged: Judgement, labels: Tensor | None, nimg: int) -> Tensor | None:
+        if self.fake_weight is None:
+            return None
+        logits, classes = judged.logits.detach().chunk(2)[1], judged.classes
+        return self.fake_weight(
+            Judgement(logits, None if classes is None else classes.detach().chunk(2)[1]), labels, nimg
+        )
+
+    def _adversarial(self, on_real: Tensor, on_fake: Tensor, weight: Tensor | None) -> Tensor:
+        if weight is None:
+            return self.loss.d_loss(on_real, on_fake)
+        if self.loss.d_terms is None:
+            raise UsageError("weights of generated images need a loss with a term of each image: non_saturating, hinge")
+        real_terms, fake_terms = self.loss.d_terms(on_real, on_fake)
+        return real_terms.mean() + (weight * fake_terms).mean()
+
+    def _classification(self, classes: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        """Class cross-entropy on real plus that on generated images, both in units of `auxiliary`."""
+        if self.fake_auxiliary is None and weight is None:
+            return 2 * cross_entropy(classes, labels)  # the mean over both halves, twice: their sum
+        (of_real, of_fake), (real, fake) = classes.chunk(2), labels.chunk(2)
+        known = (real != UNLABELLED).sum().clamp(min=1)
+        on_real = cross_entropy(of_real, real, ignore_index=UNLABELLED, reduction="sum") / known
+        fake_terms = cross_entropy(of_fake, fake, reduction="none")
+        on_fake = (fake_terms if weight is None else weight * fake_terms).mean()
+        return on_real + (1.0 if self.fake_auxiliary is None else self.fake_auxiliary) * on_fake
 
     def _generate(self, latents: Batch) -> Tensor:
         with torch.autocast(latents[0].device.type, torch.bfloat16, enabled=self.bf16):

@@ -21,7 +21,7 @@ from .ema import Ema
 from .grid import save_grid
 from .losses import AdversarialLoss, relativistic
 from .networks import sample_latents
-from .steps import ExtraLoss, Game, Real, require_finite
+from .steps import ExtraLoss, FakeWeight, Game, Real, require_finite
 
 GRID_IMAGES = 64
 Network = TypeVar("Network", bound=GeneratorNetwork)
@@ -41,6 +41,8 @@ def train_gan(
     betas: tuple[float, float] = (0.0, 0.999),
     d_steps: int = 1,
     auxiliary: float = 1.0,
+    fake_auxiliary: float | None = None,
+    fake_weight: FakeWeight | None = None,
     augment: Augment | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     extra_loss: ExtraLoss | None = None,
@@ -61,7 +63,8 @@ def train_gan(
         where the loss reads them. Labels of generated images are uniform.
     folder: of this run alone, or where to start one.
     images: how long to train, in images of the generator's steps; rounded up to whole batches.
-    auxiliary, augment: see `steps.Game`; e.g. `augment.diff_augment`. precision: bf16 is autocast.
+    auxiliary, fake_auxiliary, fake_weight, augment: see `steps.Game`; e.g. `augment.diff_augment`.
+    precision: bf16 is autocast.
     extra_loss: `extra_loss(fake, nimg)` -> a scalar to add to the generator's loss, and numbers to log; never in the
         discriminator's. What it remembers between calls belongs in `state`, or a resumed run goes another way.
     ema_halflife, ema_start: in images, see `Ema`; the defaults are the published ones, far beyond a short run.
@@ -86,6 +89,7 @@ def train_gan(
         rates = {"lr_g": lr_g, "lr_d": lr_d, "betas": betas, "d_steps": d_steps}
         extras = {"num_classes": generator.num_classes, "augment": getattr(augment, "__name__", None)}
         extras |= {"precision": None if precision == "fp32" else precision}
+        extras |= {"fake_auxiliary": fake_auxiliary, "fake_weight": getattr(fake_weight, "__name__", None)}
         extras |= {"auxiliary": None if discriminator.classifier is None else auxiliary}
         given_extras = {name: value for name, value in extras.items() if value is not None}
         folder = RunFolder(folder, {"seed": seed, "batch": batch, **rates, **lengths, **given_extras})
@@ -101,7 +105,7 @@ def train_gan(
         **{f"state.{k}": v for k, v in (state or {}).items()},
     }
     checkpoint = Checkpoint(folder, parts, {"opt_g": opt_g, "opt_d": opt_d})
-    game = Game(g, d, loss, auxiliary, augment, precision == "bf16")
+    game = Game(g, d, loss, auxiliary, augment, precision == "bf16", fake_auxiliary, fake_weight)
     window: dict[str, list[Any]] = defaultdict(list)
 
     nimg = checkpoint.load()
@@ -110,7 +114,7 @@ def train_gan(
         changes = rng(seed, "gan-augment", nimg, rank())
         for _ in range(d_steps):
             x = game.real(real, batch, draws, device)
-            stats = game.discriminator_step(opt_d, x, game.latents(batch, draws, device), changes)
+            stats = game.discriminator_step(opt_d, x, game.latents(batch, draws, device), changes, nimg)
         z = game.latents(batch, draws, device)
         stats |= game.generator_step(opt_g, x, z, changes, extra_loss, nimg)
         nimg += batch

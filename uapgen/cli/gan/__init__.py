@@ -12,6 +12,8 @@ VERBS = {
     "score": "Measure a generator: class KL, Fréchet distance or FID, ...",
     "classifier": "Train a classifier: for the loop, or as annotator.",
     "bench": "Dataset x imbalance x method x seed, from one file.",
+    "gold": "GOLD: re-weighting, rejection sampling, active learning.",
+    "classify": "Classifiers trained on synthetic data of one or several GANs.",
 }
 
 

@@ -63,7 +63,12 @@ def classification_accuracy_score(
     classifier = train(samples, sample_labels)
     with torch.no_grad():
         predicted = torch.cat([classifier(x).argmax(1).cpu() for x in batches(test_images, batch_size)])
+    return count_correct(predicted, test_labels, num_classes, trained_on.tolist())
+
+
+def count_correct(predicted: Tensor, test_labels: Tensor, num_classes: int, trained_on: list[int]) -> Accuracy:
+    """From the predicted and the true classes (N,) of the test images."""
     truth = test_labels.cpu()
-    correct = predicted == truth
+    correct = predicted.cpu() == truth
     per_class = [Rate(int(correct[truth == k].sum()), int((truth == k).sum())) for k in range(num_classes)]
-    return Accuracy(Rate(int(correct.sum()), len(correct)), per_class, trained_on.tolist())
+    return Accuracy(Rate(int(correct.sum()), len(correct)), per_class, trained_on)

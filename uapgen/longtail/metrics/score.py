@@ -111,13 +111,15 @@ def similarity_figure(similarity: Similarity, n: int, size: tuple[int, int]) -> 
     return {"MS-SSIM": {**entry, **about, **detail}}
 
 
-def accuracy_figure(accuracy: Accuracy, reference: str, classifier: str, resize: str = "none") -> dict[str, Figure]:
-    """`CAS`: accuracy on the real set `reference` of `classifier`, which was trained on samples.
+def accuracy_figure(
+    accuracy: Accuracy, reference: str, classifier: str, resize: str = "none", *, name: str = "CAS"
+) -> dict[str, Figure]:
+    """`CAS`, or another `name`: accuracy on the real set `reference` of `classifier`, which was trained on samples.
 
     Its weights came from the samples, so they have no hash to state; `classifier` says the network and its recipe.
     """
     return {
-        "CAS": {
+        name: {
             "value": accuracy.top1.value,
             "ci95": list(accuracy.top1.ci95),
             "balanced": accuracy.balanced,

@@ -1,0 +1,53 @@
+"""GOLD: the gap of log-densities of conditional GANs, and what it is good for (Mo et al., 2019)."""
+
+from __future__ import annotations
+
+from .active import Active, Pool, choose, learn, top
+from .capacity import Fitting, capacity_figure, fitting_capacity, of_generator, of_set
+from .estimator import conditional, deviation_ratio, entropy, generated_gap, real_gap, rejection_scale, unlabelled_gap
+from .experiment import run
+from .networks import networks
+from .plan import Plan, find_plan, load_plan, presets
+from .proxy import proxy_filter, under_representation
+from .rejection import Calibration, acceptance, calibrate, calibration, rejection_samples
+from .reweighting import reweighting, signed_power
+from .table import markdown
+from .training import Training, train
+
+__all__ = [
+    "Active",
+    "Calibration",
+    "Fitting",
+    "Plan",
+    "Pool",
+    "Training",
+    "acceptance",
+    "calibrate",
+    "calibration",
+    "capacity_figure",
+    "choose",
+    "conditional",
+    "deviation_ratio",
+    "entropy",
+    "find_plan",
+    "fitting_capacity",
+    "generated_gap",
+    "learn",
+    "load_plan",
+    "markdown",
+    "networks",
+    "of_generator",
+    "of_set",
+    "presets",
+    "proxy_filter",
+    "real_gap",
+    "rejection_samples",
+    "rejection_scale",
+    "reweighting",
+    "run",
+    "signed_power",
+    "top",
+    "train",
+    "under_representation",
+    "unlabelled_gap",
+]
