@@ -20,6 +20,7 @@ setup(
         "uapgen.longtail",
         "uapgen.longtail.gold",
         "uapgen.longtail.metrics",
+        "uapgen.longtail.synthetic",
         "uapgen.proxies",
         "uapgen.report",
         "uapgen.testing",
@@ -30,6 +31,7 @@ setup(
         "uapgen": ["py.typed"],
         "uapgen.longtail": ["presets/*.toml"],
         "uapgen.longtail.gold": ["presets/*.toml"],
+        "uapgen.longtail.synthetic": ["*.toml"],
         "uapgen.report": ["templates/*"],
     },
 )

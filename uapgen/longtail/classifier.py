@@ -7,20 +7,20 @@ Rangwani et al., 2021, used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UapgenError
 from ..runfolder import RunFolder, load_optimizer_tensors, optimizer_tensors
 from ..runtime import resolve_device, resolve_precision, rng
 from ..victims import Victim
 from .augment import crop, draw_crops
-from .classifier_file import finish, header_for
-from .data import LabelledImages
+from .classifier_file import accuracy, as_victim, confusion, finish, header_for
+from .data import LabelledImages, Stream
 from .imbalance_losses import classification_loss, effective_weights
 from .recipe import Recipe
 from .resnet import CifarResNet
@@ -29,11 +29,12 @@ FILE, STATE = "classifier.safetensors", "training"
 
 
 def train_classifier(
-    data: LabelledImages,
+    data: LabelledImages | Stream,
     recipe: Recipe | None = None,
     *,
     folder: RunFolder | str | Path,
     test: LabelledImages | None = None,
+    test_every: int = 0,
     seed: int = 0,
     device: str | torch.device = "auto",
     precision: str = "auto",
@@ -42,38 +43,51 @@ def train_classifier(
 ) -> Victim:
     """Trains a ResNet on all of `data` and returns it, frozen, with its normalisation inside.
 
+    data: images to go through in every epoch, cropped and mirrored as the recipe says; or a stream of fresh ones,
+        which are taken as they come.
     folder: of this run alone; holds FILE at the end. The same call again continues from the last save, which is made
         every `save_every` epochs, and ends, on a CPU, in the same bytes.
-    test: measured once, at the end, for the file's header. It chooses nothing: the last epoch is the result.
-    callback: after each epoch, with how many are done and that epoch's rate, loss and training accuracy.
+    test: measured at the end, for the file's header, and every `test_every` epochs (0: never) for the log, as
+        `test_accuracy`. It chooses nothing: the last epoch is the result.
+    callback: after each epoch, with how many are done and what was logged.
 
-    Raises UsageError for a recipe that cannot be, UapgenError for a class without images, a loss that is not finite
-    (the last save stays), and a folder that holds another run.
+    Raises UsageError for a recipe that cannot be, UapgenError for a class without images where the recipe weighs
+    classes, a loss that is not finite (the last save stays), and a folder that holds another run.
     """
     recipe = recipe or Recipe()
-    data.require_every_class()
+    stream = data if isinstance(data, Stream) else None
+    data = data.head if isinstance(data, Stream) else data
     recipe.check()
+    if recipe.weighs_classes:
+        data.require_every_class()
     device = resolve_device(device)
+    fresh = {"fresh_images": stream.images} if stream else {}
     if not isinstance(folder, RunFolder):
-        folder = RunFolder(folder, {"seed": seed, "data": data.name, "data_sha256": data.sha256, **asdict(recipe)})
-    head = "cosine" if recipe.loss == "ldam" else "linear"
-    net = CifarResNet(recipe.depth, data.num_classes, recipe.width, head=head, seed=seed)
+        of = {"seed": seed, "data": data.name, "data_sha256": data.sha256}
+        folder = RunFolder(folder, {**of, **asdict(recipe), **fresh})
+    last = "cosine" if recipe.loss == "ldam" else "linear"
+    net = CifarResNet(recipe.depth, data.num_classes, recipe.width, head=last, seed=seed)
     net = net.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     mean, std = channel_statistics(data)
     step = _Step(data.to(device), recipe, mean, std, resolve_precision(precision, device, net) == "bf16")
+    header = header_for(net, data, mean, std, {"seed": seed, **asdict(recipe), **fresh})
 
     done = _load(folder, net, optimizer)
     while done < recipe.epochs:
         optimizer.param_groups[0]["lr"] = recipe.rate(done)
-        stats = {"lr": recipe.rate(done), **step.epoch(net, optimizer, done, rng(seed, "classifier", done))}
+        draws = rng(seed, "classifier", done)
+        batches = stream.batches(done) if stream else step.batches(draws)
+        stats = {"lr": recipe.rate(done), **step.epoch(net, optimizer, done, batches)}
         done += 1
+        if test is not None and test_every and (done % test_every == 0 or done == recipe.epochs):
+            matrix = confusion(as_victim(net, header, device, precision), test)
+            stats["test_accuracy"] = accuracy(matrix)
         folder.log(epoch=done, **stats)
         if done % save_every == 0 or done == recipe.epochs:
             _save(folder, net, optimizer, done)
         if callback:
             callback(done, stats)
-    header = header_for(net, data, mean, std, {"seed": seed, **asdict(recipe)})
     return finish(folder.path / FILE, net, header, test, device=device, precision=precision)
 
 
@@ -87,38 +101,51 @@ class _Step:
         self.data, self.recipe, self.bf16 = data, recipe, bf16
         self.mean, self.std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, std))
         counts = data.counts().to(device)
-        self.loss, self.weights = classification_loss(recipe.loss, counts), effective_weights(counts)
+        self.loss = classification_loss(recipe.loss, counts)
+        self.weights = effective_weights(counts) if recipe.deferred else None
         self.flip = data.flips if recipe.flip is None else recipe.flip
 
-    def epoch(
-        self, net: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, draws: torch.Generator
-    ) -> dict[str, float]:
-        n, device, pad = len(self.data), self.mean.device, self.recipe.pad
-        order = torch.randperm(n, generator=draws).to(device)
-        crops = draw_crops(n, draws, pad=pad, flip=self.flip, device=device)
-        weights = self.weights if self.recipe.reweights(epoch) else None
-        totals = torch.zeros(2, device=device)
-        net.train()
+    def batches(self, draws: torch.Generator) -> Iterable[tuple[Tensor, Tensor]]:
+        """The data once, in random order, cropped: (B,3,H,W) uint8 and labels (B,)."""
+        n, pad = len(self.data), self.recipe.pad
+        order = torch.randperm(n, generator=draws).to(self.mean.device)
+        crops = draw_crops(n, draws, pad=pad, flip=self.flip, device=self.mean.device)
         for start in range(0, n, self.recipe.batch):
             stop = min(start + self.recipe.batch, n)
             pick = order[start:stop]
-            x = crop(self.data.images[pick], crops.part(start, stop), pad=pad).float().div_(255)
-            x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            labels = self.data.labels[pick]
+            yield crop(self.data.images[pick], crops.part(start, stop), pad=pad), self.data.labels[pick]
+
+    def epoch(
+        self,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        epoch: int,
+        batches: Iterable[tuple[Tensor, Tensor]],
+    ) -> dict[str, float]:
+        n, device = 0, self.mean.device
+        weights = self.weights if self.recipe.reweights(epoch) else None
+        totals = torch.zeros(2, device=device)
+        net.train()
+        for images, held in batches:
+            x = ((images.to(device).float().div_(255) - self.mean) / self.std).contiguous(
+                memory_format=torch.channels_last
+            )
+            labels = held.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 logits = net(x)
             loss = self.loss(logits, labels, weights)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            n += len(x)
             with torch.no_grad():  # summed on the device: no step waits for a number
-                totals += torch.stack([loss * (stop - start), (logits.argmax(1) == labels).sum()])
-        mean_loss, accuracy = (totals / n).tolist()
+                totals += torch.stack([loss * len(x), (logits.argmax(1) == labels).sum()])
+        mean_loss, share = (totals / n).tolist()
         if not math.isfinite(mean_loss):
             raise UapgenError(
                 f"the classifier's loss became {mean_loss} in epoch {epoch + 1}; start again with a lower learning rate"
             )
-        return {"loss": mean_loss, "accuracy": accuracy}
+        return {"loss": mean_loss, "accuracy": share}
 
 
 def channel_statistics(data: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:

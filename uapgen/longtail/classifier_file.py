@@ -53,7 +53,7 @@ def finish(
 ) -> Victim:
     """Measures the classifier on `test`, writes `path`, and returns it as it loads from there."""
     if test is not None:
-        matrix = confusion(_victim(net, header, device, precision), test)
+        matrix = confusion(as_victim(net, header, device, precision), test)
         header = {
             **header,
             "test": {
@@ -87,7 +87,7 @@ def load_classifier(
     if header:
         net = CifarResNet(**header["architecture"])
         fill(net, state, path.name, f"ResNet-{header['architecture']['depth']}")
-        return _victim(net, header, device, precision)
+        return as_victim(net, header, device, precision)
     net = _infer(state, path)
     fill(net, state, path.name, f"ResNet-{net.configuration['depth']}")
     assumed = preprocessing or Preprocessing(input_size=(3, 32, 32), crop_pct=1.0, origin="assumed: ImageNet's")
@@ -144,7 +144,8 @@ def class_accuracy(matrix: Tensor) -> Tensor:
     return matrix.diagonal().double() / matrix.sum(1)
 
 
-def _victim(net: CifarResNet, header: dict[str, Any], device: str | torch.device, precision: str) -> Victim:
+def as_victim(net: CifarResNet, header: dict[str, Any], device: str | torch.device, precision: str) -> Victim:
+    """A frozen copy of `net` with the normalisation of its header."""
     on = header["trained_on"]
     size = header["input_size"]
     preprocessing = Preprocessing(

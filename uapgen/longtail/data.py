@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +85,20 @@ class LabelledImages:
                 f"{self.name}: {len(empty)} of {self.num_classes} classes have no image ({named}); "
                 "add images, or number the classes that there are from 0"
             )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Labelled images that are new in every epoch, for `train_classifier`.
+
+    head: some of them, which stand for all: size, classes, mean and deviation are taken from these.
+    images: how many an epoch has. batches: `batches(epoch)` -> (B,3,H,W) uint8 and labels (B,), decided by the epoch's
+    number alone, so that a resumed run sees what the uninterrupted one would have seen.
+    """
+
+    head: LabelledImages
+    images: int
+    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
 def resized(data: LabelledImages, size: int, *, chunk: int = 4096) -> LabelledImages:

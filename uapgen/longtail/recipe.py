@@ -43,6 +43,11 @@ class Recipe:
     def reweights(self, epoch: int) -> bool:
         return self.deferred and bool(self.decay_at) and epoch >= round(self.decay_at[0] * self.epochs)
 
+    @property
+    def weighs_classes(self) -> bool:
+        """Whether the loss depends on how many images each class has."""
+        return self.deferred or self.loss == "ldam"
+
     def check(self) -> None:
         """Raises UsageError when the numbers make no recipe."""
         if self.epochs < 1 or self.batch < 2 or self.pad < 0 or not self.lr > 0:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import UsageError
@@ -25,7 +25,6 @@ from .metrics import (
     similarity_figure,
     within_classes,
 )
-from .metrics.cas import Classifier
 from .metrics.features import Features
 from .recipe import Recipe
 
@@ -101,36 +100,18 @@ class Judge:
         )
 
     def _usefulness(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
-        """The classification accuracy score, with classes that no sample shows left to chance."""
-        recipe, k = self.cas, self.annotator.num_classes
-        assert recipe is not None
+        """The classification accuracy score. The recipe's loss weighs no class: some may have no sample."""
+        assert self.cas is not None
+        recipe = dataclasses.replace(self.cas, loss="ce", deferred=False)
+        real, k = self.reference, self.annotator.num_classes
 
-        def train(samples: Tensor, given: Tensor) -> Classifier:
-            present = torch.bincount(given, minlength=k) > 0
-            if int(present.sum()) == 1:  # a collapsed generator: all it can teach is that class
-                return lambda x: present.float().expand(len(x), k)
-            number = present.cumsum(0) - 1  # train_classifier wants images of every class
-            kept = LabelledImages(samples, number[given], int(present.sum()), "samples", flips=self.reference.flips)
+        def train(samples: Tensor, given: Tensor) -> Victim:
+            held = LabelledImages(samples, given, k, "samples", flips=real.flips)
             with tempfile.TemporaryDirectory() as scratch:
-                found = train_classifier(
-                    kept, recipe, folder=Path(scratch), seed=self.seed, device=self.annotator.device, precision="fp32"
+                return train_classifier(
+                    held, recipe, folder=Path(scratch), seed=self.seed, device=self.annotator.device, precision="fp32"
                 )
-            return _Widened(found, present)
 
-        real = self.reference
         accuracy = classification_accuracy_score(train, images, labels, real.images, real.labels, k)
         name = f"ResNet-{recipe.depth}, width {recipe.width}, {recipe.epochs} epochs on samples"
         return accuracy_figure(accuracy, real.name, name)
-
-
-class _Widened:
-    """A classifier of some of the K classes as one of all: the others get the lowest logit there is."""
-
-    def __init__(self, classifier: Victim, present: Tensor) -> None:
-        self.classifier, self.present = classifier, present
-
-    def __call__(self, x: Tensor) -> Tensor:
-        logits = self.classifier(x.to(self.classifier.device)).float().cpu()
-        wide = logits.new_full((len(x), len(self.present)), torch.finfo(torch.float32).min)
-        wide[:, self.present] = logits
-        return wide
