@@ -131,7 +131,7 @@ def train_generator(
 
 def fast_layout(network: Network) -> Network:
     """Weights with channels last, in place: convolutions run faster so on CPUs and GPUs (`scripts/bench.py gan`)."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last)
 
 
 def load_generator(path: str | Path, *, device: str | torch.device = "auto") -> TrainedGenerator:
