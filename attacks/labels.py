@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from .crafting import Crafting
 from .loop import Gradient, gradient_of
+from .losses import classification
 
 
 def labels_of(run: Crafting, images: Tensor) -> Tensor:
@@ -30,6 +32,24 @@ def predict(run: Crafting, images: Tensor) -> Tensor:
 def affordable(batch: int, budget: int, min_steps: int) -> int:
     """`batch`, or what lets `budget` image-gradients pay for `min_steps` batches; 1 at least."""
     return max(1, min(batch, budget // min_steps))
+
+
+def label_loss(name: str, target: int | None, clamp: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """`loss(logits (B,K), labels (B,))` to minimise: `ce`, minus the cross-entropy to the labels cut at `clamp`; or
+    `logit`, the mean logit of the labels. With a target, whose labels they then are, the sign is the other one.
+
+    Raises UsageError for another name.
+    """
+    if name not in ("logit", "ce"):
+        raise UsageError(f"loss={name!r} is unknown; expected logit or ce")
+
+    def value(logits: Tensor, labels: Tensor) -> Tensor:
+        if name == "ce":
+            return classification(logits, labels, target, clamp)
+        mean = logits.gather(1, labels[:, None]).mean()
+        return mean if target is None else -mean
+
+    return value
 
 
 def label_gradient(

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from .crafting import Crafting
-from .labels import labels_of
+from .labels import label_loss, labels_of
 from .loop import gradient_of, optimise
-from .losses import classification
 from .registry import register
 from .steps import SteepestStep, project, steepest
 
@@ -22,6 +21,7 @@ def sga(
     batch: int = 250,
     minibatch: int = 10,
     passes: int = 4,
+    loss: str = "ce",
     clamp: float = 9.0,
     step: float = 0.1,
     min_steps: int = 60,
@@ -29,13 +29,16 @@ def sga(
     """Sign steps along gradients that were averaged over an inner run of small noisy minibatches.
 
     `batch` images an outer step, walked through `passes` times in minibatches of `minibatch` by an inner copy of
-    delta that takes its own sign steps; the mean of the inner gradients moves delta by `step` * eps. The loss is the
-    cross-entropy against the victim's own clean prediction, cut at `clamp`, or to the target class. Where the budget
-    would not allow `min_steps` outer steps, `batch` shrinks until it does: published settings assume some 800 steps.
+    delta that takes its own sign steps; the mean of the inner gradients moves delta by `step` * eps. `loss` is `ce`,
+    the cross-entropy against the victim's own clean prediction (or to the target class) cut at `clamp`, or `logit`,
+    that class's logit. Where the budget would not allow `min_steps` outer steps, `batch` shrinks until it does:
+    published settings assume some 800 steps.
+
+    Raises UsageError for another `loss`.
     """
     assert run.source is not None
     batch = max(minibatch, min(batch, run.budget // (min_steps * passes) // minibatch * minibatch))
-    source = run.source
+    source, criterion = run.source, label_loss(loss, run.target, clamp)
 
     def aggregate(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         images = source.batch(batch, generator)
@@ -45,13 +48,13 @@ def sga(
             for pick in torch.randperm(batch, generator=generator).to(delta.device).split(minibatch):
                 x, y = images[pick], labels[pick]
 
-                def loss(d: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
-                    return classification(run.victim((x + d).clamp(0, 1)), y, run.target, clamp)
+                def value(d: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
+                    return criterion(run.victim((x + d).clamp(0, 1)), y)
 
-                towards, value = gradient_of(run, loss, inner, len(x))
+                towards, figure = gradient_of(run, value, inner, len(x))
                 inner = project(inner - step * run.eps * steepest(towards, run.norm), run.eps, run.norm)
                 total += towards
-                losses.append(value)
+                losses.append(figure)
         return total, {"loss": round(sum(losses) / len(losses), 5)}
 
     start = torch.zeros(1, *run.victim.input_size)

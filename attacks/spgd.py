@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
 from .crafting import Crafting
-from .labels import affordable, label_gradient
+from .labels import affordable, label_gradient, label_loss
 from .loop import optimise
-from .losses import classification
 from .registry import register
 from .steps import SteepestStep
 
@@ -32,15 +30,6 @@ def spgd(
 
     Raises UsageError for another `loss`.
     """
-    if loss not in ("logit", "ce"):
-        raise UsageError(f"loss={loss!r} is unknown; expected logit or ce")
-
-    def value(logits: Tensor, labels: Tensor) -> Tensor:
-        if loss == "ce":
-            return classification(logits, labels, run.target, clamp)
-        mean = logits.gather(1, labels[:, None]).mean()
-        return mean if run.target is None else -mean
-
-    gradient = label_gradient(run, affordable(batch, run.budget, min_steps), value)
+    gradient = label_gradient(run, affordable(batch, run.budget, min_steps), label_loss(loss, run.target, clamp))
     start = torch.zeros(1, *run.victim.input_size)
     return optimise(run, "spgd", gradient, delta=start, step=SteepestStep(step * run.eps, run.norm), images=run.budget)

@@ -84,6 +84,7 @@ class NearGrey:
     ("method", "params"),
     [
         ("sga", {}),
+        ("sga", {"loss": "logit"}),
         ("cosine-uap", {"lr": 0.005}),
         ("sgd-uap", {}),
         ("spgd", {}),

@@ -49,6 +49,7 @@ def test_the_gan_has_the_run_s_seed_unless_the_spec_says_otherwise() -> None:
         ("sga@jigsaw+step=1+step=2", "twice"),
         ("noise,sga,cosine-uap+lr=0.1", "sga, cosine-uap+lr=0.1: learning from images, but there are none"),
         ("sga", "sga@procedural"),
+        ("gd-uap@train+prior=data", "gd-uap@train+prior=data: learning from images"),
     ],
 )
 def test_specs_that_cannot_be(text: str, message: str) -> None:

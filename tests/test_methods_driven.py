@@ -110,9 +110,10 @@ def test_a_target_draws_images(method: str, more: float, tiny_victim: Victim) ->
     assert uap.card["method"]["params"]["target"] == target
 
 
-def test_spgd_refuses_an_unknown_loss(tiny_victim: Victim) -> None:
+@pytest.mark.parametrize("method", ["spgd", "sga"])
+def test_an_unknown_loss_is_refused(tiny_victim: Victim, method: str) -> None:
     with pytest.raises(UsageError, match="expected logit or ce"):
-        craft(tiny_victim, method="spgd", source=Pictures(), loss="hinge")
+        craft(tiny_victim, method=method, source=Pictures(), loss="hinge")
 
 
 # UAP

@@ -12,6 +12,7 @@ from ..errors import UsageError
 from ..proxies import parse_source
 
 OF_CRAFT = ("target", "tile")  # parameters that every method takes: they are craft()'s own
+TRAIN = "train"  # as a source: the training data, also for methods that could do without images
 DATA_FREE = "procedural"  # what `all` gives to methods that need images where there is no training data
 
 
@@ -30,8 +31,8 @@ class MethodSpec:
 
     @property
     def learns(self) -> bool:
-        """Whether the method needs images and none were named: it takes the training data."""
-        return self.source is None and find_method(self.name).images == "driven"
+        """Whether it takes the training data: asked for, or the method needs images and none were named."""
+        return self.source == TRAIN or (self.source is None and find_method(self.name).images == "driven")
 
     def arguments(self, seed: int) -> dict[str, Any]:
         """Keyword arguments for `craft`.
@@ -49,7 +50,7 @@ def parse_methods(text: str | Iterable[str], *, train_data: bool = False, norm: 
     """The specs in `text`, commas between, each once; `all` is every registered method that is defined for `norm`.
 
     `NAME@SOURCE` crafts on proxy images (`sga@procedural`, `cosine-uap@folder:DIR`) instead of the training data, and
-    `+KEY=VALUE` sets a parameter of the method, or `target` or `tile`. In `all`, methods that need images take the
+    `gd-uap@train` gives it to a method that could do without; `+KEY=VALUE` sets a parameter of the method, or `target` or `tile`. In `all`, methods that need images take the
     training data, or `procedural` images where there is none.
     Raises UsageError for what cannot be run; the images of a folder are listed, nothing else is read.
     """
@@ -79,7 +80,7 @@ def parse_method(text: str) -> MethodSpec:
     if "+" in name:
         raise UsageError(f"method {text!r}: {'+' + name.partition('+')[2]!r} is not +KEY=VALUE")
     method = find_method(name)
-    if at:
+    if at and source != TRAIN:
         parse_source(source, 64)  # its own errors say what there is
     params = {key.replace("-", "_"): value for key, _, value in (pair.partition("=") for pair in pairs)}
     if len(params) < len(pairs):
