@@ -21,7 +21,6 @@ from typing import Any
 
 import click
 import torch
-from bench_gan import gan
 from torch import Tensor, nn
 
 from uapgen.attacks import craft
@@ -33,9 +32,6 @@ from uapgen.victims import Victim, load_victim
 @click.group()
 def main() -> None:
     """Speed as ratios within one run."""
-
-
-main.add_command(gan)
 
 
 @main.command("craft")
@@ -176,4 +172,7 @@ def _median(variants: dict[str, Callable[[Tensor], Tensor]], images: Tensor, rou
 
 
 if __name__ == "__main__":
+    from bench_gan import gan
+
+    main.add_command(gan)
     main()
