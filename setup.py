@@ -31,7 +31,7 @@ setup(
         "uapgen": ["py.typed"],
         "uapgen.longtail": ["presets/*.toml"],
         "uapgen.longtail.gold": ["presets/*.toml"],
-        "uapgen.longtail.synthetic": ["*.toml"],
+        "uapgen.longtail.synthetic": ["presets/*.toml"],
         "uapgen.report": ["templates/*"],
     },
 )

@@ -16,21 +16,20 @@ from uapgen.errors import UapgenError, UsageError
 from uapgen.longtail import load_data
 from uapgen.longtail.gold import (
     Fitting,
+    Plan,
     capacity_figure,
-    find_plan,
     fitting_capacity,
-    load_plan,
     markdown,
     networks,
     of_set,
-    presets,
 )
 from uapgen.longtail.gold.capacity import lenet
 from uapgen.longtail.gold.examples import blobs, of_images
+from uapgen.longtail.plans import find, load, parse, presets
 from uapgen.runtime import rng
 
 MICRO = """
-seeds = 2
+seeds = [0, 1]
 [data]
 spec = "blobs"
 points = 60
@@ -119,9 +118,9 @@ def test_published_widths() -> None:
 
 
 def test_presets_are_plans_with_the_published_numbers() -> None:
-    assert set(presets()) >= {"blobs", "digits", "mnist", "fashion-mnist", "svhn", "cifar10", "stl10", "lsun"}
-    plans = {name: find_plan(name) for name in presets()}
-    assert all(plan.seeds == 5 and plan.training.beta == 1 for plan in plans.values())
+    assert set(presets(Plan)) >= {"blobs", "digits", "mnist", "fashion-mnist", "svhn", "cifar10", "stl10", "lsun"}
+    plans = {name: load(Plan, file) for name, file in presets(Plan).items()}
+    assert all(len(plan.seeds) == 5 and plan.training.beta == 1 for plan in plans.values())
     for name, final in {"blobs": 8, "mnist": 18, "fashion-mnist": 40, "svhn": 100}.items():
         active = plans[name].active
         assert active is not None and active.init + active.rounds * active.query == final
@@ -132,28 +131,28 @@ def test_presets_are_plans_with_the_published_numbers() -> None:
     ("old", "new", "message"),
     [
         ("[50]", "[150]", "outside 0..100"),
-        ("[50]", "50", "list of numbers"),
+        ("[50]", "50", "percentiles = 50; expected a list of numbers"),
         ("epochs = 1", "epocs = 1", "did you mean 'epochs'"),
         ("epochs = 1", "epochs = 0", "positive"),
-        ("images = 64", "images = 'x'", "expected int"),
+        ("images = 64", "images = 'x'", "expected an integer"),
         ("images = 64", "", "images"),
         ('kind = "points"', 'kind = "grey"', "does not go with"),
         ("checks = 2\nvalidation = 6", "checks = 2\nvalidation = 0", "validation set"),
         ("[training]", "[trainin]", "did you mean 'training'"),
-        ("seeds = 2", "seeds = ", "not TOML"),
+        ("seeds = [0, 1]", "seeds = ", "not TOML"),
     ],
 )
 def test_bad_plans_are_named(old: str, new: str, message: str) -> None:
     assert old in MICRO
     with pytest.raises(UsageError, match=message):
-        load_plan(MICRO.replace(old, new), "plan.toml")
+        parse(Plan, MICRO.replace(old, new), "plan.toml")
 
 
 def test_unknown_preset_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'digits'"):
-        find_plan("digit")
+        find(Plan, "digit")
     with pytest.raises(UapgenError, match="cannot be read"):
-        find_plan(tmp_path / "no.toml")
+        load(Plan, find(Plan, tmp_path / "no.toml"))
 
 
 def test_table_has_mean_deviation_and_n() -> None:
@@ -161,7 +160,8 @@ def test_table_has_mean_deviation_and_n() -> None:
     records = [{**common, "row": "none", "seed": s, "value": v} for s, v in enumerate((0.5, 0.6, 0.7))]
     records.append({**common, "row": "p = 10", "seed": 0, "value": 0.8})
     records.append({**common, "row": "none", "seed": 0, "value": 0.1, "check": 0})
-    assert "| rejection | none |  | 60.00 ± 10.00 | 3 |\n| rejection | p = 10 |  | 80.00 | 1 |\n" in markdown(records)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown(records).splitlines()[2:]]
+    assert rows == [["rejection", "none", "", "60.00 ± 10.00", "3"], ["rejection", "p = 10", "", "80.00", "1"]]
 
 
 def gold(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -173,7 +173,7 @@ def gold(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_command_measures_resumes_and_refuses_another_plan(tmp_path: Path) -> None:
     (tmp_path / "micro.toml").write_text(MICRO)
-    done = gold("--preset", "micro.toml", "-o", "run", cwd=tmp_path)
+    done = gold("micro.toml", "--jobs", "1", "-o", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (tmp_path / "run" / "table.md").read_text()
     rows = [line.split("|")[1:4] for line in done.stdout.splitlines()[2:]]
@@ -186,16 +186,21 @@ def test_command_measures_resumes_and_refuses_another_plan(tmp_path: Path) -> No
         ("active", "random", "3"),
         ("active", "gold", "3"),
     ]
-    assert all(line.endswith("| 2 |") for line in done.stdout.splitlines()[2:])
+    assert all(line.endswith(" 2 |") for line in done.stdout.splitlines()[2:])
 
     results = tmp_path / "run" / "results.jsonl"
     whole = results.read_bytes()
     lines = whole.splitlines(keepends=True)
+    both = gold("micro.toml", "--jobs", "2", "-o", "both", cwd=tmp_path)
+    assert (both.returncode, both.stdout) == (0, done.stdout), both.stderr
+    measured = (tmp_path / "both" / "results.jsonl").read_bytes().splitlines(keepends=True)
+    assert sorted(measured) == sorted(lines)
+
     results.write_bytes(b"".join(lines[:-1]) + lines[-1][:10])  # killed in the middle of a line
-    again = gold("--preset", "micro.toml", "-o", "run", cwd=tmp_path)
+    again = gold("micro.toml", "--jobs", "1", "-o", "run", cwd=tmp_path)
     assert (again.returncode, results.read_bytes()) == (0, whole), again.stderr
 
     (tmp_path / "micro.toml").write_text(MICRO.replace("images = 64", "images = 80"))
-    other = gold("--preset", "micro.toml", "-o", "run", cwd=tmp_path)
+    other = gold("micro.toml", "--jobs", "1", "-o", "run", cwd=tmp_path)
     assert other.returncode == 2 and "holds another run (training" in other.stderr
     assert "Traceback" not in other.stderr

@@ -22,12 +22,15 @@ from uapgen.errors import UapgenError, UsageError
 from uapgen.gan import ClassBalance
 from uapgen.longtail import LabelledImages, Recipe, load_data, long_tailed
 from uapgen.longtail.bench import Bench
-from uapgen.longtail.bench_plan import Cell, find_preset, load_plan, presets
+from uapgen.longtail.bench_plan import Cell, Plan
 from uapgen.longtail.bench_report import render, summarise, write_report
 from uapgen.longtail.gan_recipe import GanRecipe
 from uapgen.longtail.generator import load_generator, train_generator
+from uapgen.longtail.gold import Plan as GoldPlan
+from uapgen.longtail.plans import find, load, presets
 from uapgen.longtail.scoring import Judge
 from uapgen.longtail.sheets import by_class
+from uapgen.longtail.synthetic import Plan as SyntheticPlan
 from uapgen.runfolder import load_state
 from uapgen.runtime import rng
 from uapgen.victims import Victim
@@ -177,6 +180,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path: Path, judge_of_brig
         ({"labels": "projection", "noise": 1.0}, "biggan's shared class embedding"),
         ({"batch": 1}, "batch 1"),
         ({"balance": 1.0}, "needs a classifier"),
+        ({"lr_d": 0.0}, "positive rates"),
     ],
 )
 def test_recipes_that_cannot_be(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -264,7 +268,7 @@ def micro(tmp_path: Path) -> Path:
 def test_a_benchmark_goes_on_where_it_was_interrupted(
     tmp_path: Path, micro: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, trained = load_plan(micro), []
+    plan, trained = load(Plan, micro), []
     assert plan.recipe(Cell(4, "balanced", 0)).balance == 7.5 and plan.recipe(Cell(4, "plain", 0)).balance == 0
 
     def interrupted(text: str) -> None:
@@ -296,26 +300,29 @@ def test_a_benchmark_goes_on_where_it_was_interrupted(
     ("old", "new", "message"),
     [
         ("width = 2\nlatent_dim", "widht = 2\nlatent_dim", "did you mean 'width'"),
-        ("imbalances = [1, 4]", "", "imbalances = None"),
+        ("imbalances = [1, 4]", "", "imbalances is missing; expected a list of numbers"),
         ("1 = 5, 4 = 7.5", "1 = 5", "no value for imbalance 4"),
-        ("[method.plain]\n[method.balanced]\nbalance = { 1 = 5, 4 = 7.5 }\n", "", "at least one"),
-        ("size = 16", "size = ", "no TOML"),
+        ("[method.plain]\n[method.balanced]\nbalance = { 1 = 5, 4 = 7.5 }\n", "", "method is missing"),
+        ("size = 16", "size = ", "is not TOML"),
         ("epochs = 1\n[gan]", "epochs = 0\n[gan]", "0 epochs"),
+        ("n_max = 20", "n_max = true", "n_max = True; expected an integer"),
+        ("seeds = [0, 1]", "seeds = []", "at least one of each"),
+        ("[method.plain]", "[method]\nplain = 3", "plain = 3; expected a section"),
     ],
 )
 def test_plans_that_cannot_be(micro: Path, old: str, new: str, message: str) -> None:
     assert old in MICRO
     micro.write_text(MICRO.replace(old, new))
     with pytest.raises(UsageError, match=message):
-        load_plan(micro)
+        load(Plan, micro)
 
 
 def test_every_preset_is_a_plan() -> None:
-    assert "digits" in presets()
-    for name in presets():
-        assert list(load_plan(find_preset(name)).cells())
+    assert "digits" in presets(Plan)
+    for name in presets(Plan):
+        assert list(load(Plan, find(Plan, name)).cells())
     with pytest.raises(UsageError, match="did you mean 'digits'"):
-        find_preset("digit")
+        find(Plan, "digit")
 
 
 def run(*args: str) -> Any:
@@ -361,8 +368,8 @@ def test_commands_from_classifier_to_score(tmp_path: Path) -> None:
         (("train", "-o", "x", "--size", "20"), "size 20"),
         (("sample", "nowhere", "-o", "x.png"), "is not there"),
         (("sample", "nowhere", "-o", "x.gif"), r"\.png or \.npz"),
-        (("bench",), "one of them"),
-        (("bench", "--preset", "digits"), "-o RUN is missing"),
+        *(((verb,), "one of them") for verb in ("bench", "gold", "classify")),
+        *(((verb, "--preset", "digits"), "-o RUN is missing") for verb in ("bench", "gold", "classify")),
     ],
 )
 def test_errors_of_the_commands(
@@ -374,11 +381,12 @@ def test_errors_of_the_commands(
     assert re.search(message, str(result.exception))
 
 
-def test_a_preset_is_shown_as_it_lies() -> None:
-    assert run("bench", "--preset", "digits", "--show").stdout == find_preset("digits").read_text()
+@pytest.mark.parametrize(("verb", "kind"), [("bench", Plan), ("gold", GoldPlan), ("classify", SyntheticPlan)])
+def test_a_preset_is_shown_as_it_lies(verb: str, kind: type) -> None:
+    assert run(verb, "--preset", "digits", "--show").stdout == find(kind, "digits").read_text()
 
 
 def test_digits_have_the_long_tail_that_the_preset_asks() -> None:
-    plan = load_plan(find_preset("digits"))
+    plan = load(Plan, find(Plan, "digits"))
     data = long_tailed(load_data("digits", size=16), 100, n_max=plan.n_max)
     assert data.counts().tolist() == [140, 83, 50, 30, 18, 10, 6, 3, 2, 1]

@@ -38,6 +38,8 @@ def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     for folder, inside in (("uapgen", "uapgen"), ("attacks", "uapgen/attacks"), ("victims", "uapgen/victims")):
         for file in (ROOT / folder).rglob("*.py"):
             assert f"{inside}/{file.relative_to(ROOT / folder).as_posix()}" in held
+    for file in (ROOT / "uapgen").rglob("presets/*.toml"):
+        assert file.relative_to(ROOT).as_posix() in held
     assert "uapgen/py.typed" in held
     assert {f"uapgen/report/templates/{name}" for name in ("page.html", "page.md", "style.css")} <= held
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 
@@ -14,3 +15,11 @@ def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], left: int
         for pairs in (list(enumerate(zip(line, widths, strict=True))) for line in [head, rule, *body])
     ]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """`71.2 ± 0.8`, mean and sample standard deviation; the value alone where there is one, and a dash for none."""
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

@@ -48,11 +48,12 @@ from .options import device_options, parse_bound, say
 def command(**options: Any) -> None:
     """Craft with METHODS on every --victim at one budget, and measure every pattern on all victims.
 
-    A method is NAME, with the images it crafts on (sga@procedural, cosine-uap@folder:DIR, gd-uap@train for --train-data,
-    which a method that needs images takes by itself) and parameters (gd-uap+prior=range, sga+tile=2). RUN holds
-    everything: table.md, results.json, curves.png, transfer.png, patterns.png, spectrum.png, and the perturbations. An
-    interrupted run goes on when the same command is run again; other methods, seeds and victims can be added to it by
-    further commands.
+    A method is NAME, with the images it crafts on (sga@procedural, cosine-uap@folder:DIR, gd-uap@train for
+    --train-data, which a method that needs images takes by itself) and parameters (gd-uap+prior=range, sga+tile=2).
+    RUN holds everything: table.md, results.json, curves.png, transfer.png, patterns.png, spectrum.png, and the
+    perturbations. An interrupted run goes on when the same command is run again; other methods, seeds and victims can
+    be added to it by further commands.
+
     Measuring is in fp32; --precision is that of crafting.
 
     \b

@@ -49,9 +49,10 @@ class MethodSpec:
 def parse_methods(text: str | Iterable[str], *, train_data: bool = False, norm: str = "linf") -> list[MethodSpec]:
     """The specs in `text`, commas between, each once; `all` is every registered method that is defined for `norm`.
 
-    `NAME@SOURCE` crafts on proxy images (`sga@procedural`, `cosine-uap@folder:DIR`) instead of the training data, and
-    `gd-uap@train` gives it to a method that could do without; `+KEY=VALUE` sets a parameter of the method, or `target` or `tile`. In `all`, methods that need images take the
-    training data, or `procedural` images where there is none.
+    `NAME@SOURCE` crafts on proxy images (`sga@procedural`, `cosine-uap@folder:DIR`) instead of the training data,
+    `NAME@train` gives that to a method that could do without, and `+KEY=VALUE` sets a parameter of the method, or
+    `target` or `tile`. In `all`, methods that need images take the training data, or `procedural` images where there
+    is none.
     Raises UsageError for what cannot be run; the images of a folder are listed, nothing else is read.
     """
     words = text.split(",") if isinstance(text, str) else text

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,14 @@ from ..errors import UapgenError
 from ..gan import save_grid
 from ..lines import Lines
 from ..runfolder import RunFolder
-from ..runtime import resolve_device, rng, start_process
+from ..runtime import resolve_device, rng
 from ..victims import Victim
 from .bench_plan import Cell, Plan
 from .classifier import train_classifier
 from .classifier_file import load_classifier
 from .data import LabelledImages
 from .generator import train_generator
+from .jobs import in_processes
 from .metrics import load_inception
 from .scoring import Judge
 from .sheets import GRID, by_class
@@ -86,17 +85,8 @@ class Bench:
     def _lines(self, cells: list[Cell], jobs: int) -> Iterator[dict[str, Any]]:
         """A line for each cell, as they are done."""
         if jobs == 1 or len(cells) < 2:
-            yield from map(self.cell, cells)
-            return
-        spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pools, locked
-        threads = max(1, torch.get_num_threads() // jobs)
-        with ProcessPoolExecutor(jobs, spawn, _start, (threads, self.plan, self.path, self.files, self.device)) as pool:
-            futures = [pool.submit(_work, cell) for cell in cells]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+            return map(self.cell, cells)
+        return in_processes(_work, cells, jobs, _start, (self.plan, self.path, self.files, self.device))
 
     def _prepare(self, cells: list[Cell]) -> None:
         """Classifiers that several cells share, before any of them starts."""
@@ -170,10 +160,9 @@ class Bench:
 _worker: Bench
 
 
-def _start(threads: int, plan: Plan, path: Path, files: dict[str, Any], device: torch.device) -> None:
+def _start(plan: Plan, path: Path, files: dict[str, Any], device: torch.device) -> None:
     """Of a worker process."""
     global _worker
-    start_process(threads)
     _worker = Bench(plan, path, **files, device=device)
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
-from ..errors import UapgenError, UsageError, did_you_mean
+from ..errors import UsageError
 from .gan_recipe import GanRecipe
+from .plans import make
 from .recipe import Recipe
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """One benchmark. `gan` and `methods` are tables of `GanRecipe` fields; a method's win over the common ones.
+    """One benchmark. `gan` and `methods` ([method.NAME] in the file) are tables of `GanRecipe` fields; a method's win.
 
     A value of theirs may itself be a table, imbalance -> value: `balance = { 1 = 5, 10 = 7.5, 100 = 10 }`.
     data: as `load_data` takes it; test: the path of its test part, where data is a path.
@@ -43,10 +38,10 @@ class Plan:
     data: str
     imbalances: tuple[float, ...]
     seeds: tuple[int, ...]
-    gan: dict[str, Any]
-    methods: dict[str, dict[str, Any]]
-    classifier: Recipe
-    annotator: Recipe
+    methods: dict[str, dict[str, Any]] = field(metadata={"key": "method"})
+    gan: dict[str, Any] = field(default_factory=dict)
+    classifier: Recipe = field(default_factory=Recipe)
+    annotator: Recipe = field(default_factory=Recipe)
     cas: Recipe | None = None
     test: str | None = None
     size: int | None = None
@@ -66,73 +61,15 @@ class Plan:
         """Raises UsageError for fields and values that a `GanRecipe` does not have."""
         merged = {**self.gan, **self.methods[cell.method]}
         settings = {key: _at(value, cell.imbalance, key) for key, value in merged.items()}
-        recipe = make(GanRecipe, settings, f"[method.{cell.method}]")
-        recipe.check()
-        return recipe
+        return make(GanRecipe, settings, f"[method.{cell.method}]")
 
-
-def load_plan(path: str | Path) -> Plan:
-    """A plan from a TOML file, all of whose cells can run. Raises UsageError for anything that does not belong."""
-    path = Path(path)
-    try:
-        held = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}); expected a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML ({error})") from error
-    methods = held.pop("method", {})
-    recipes: dict[str, Any] = {
-        name: make(Recipe, held.pop(name), f"[{name}]") for name in ("classifier", "annotator", "cas") if name in held
-    }
-    for name in ("classifier", "annotator"):
-        recipes.setdefault(name, Recipe())
-    for name in ("imbalances", "seeds"):
-        if not isinstance(held.get(name), list) or not held[name]:
-            raise UsageError(f"{path}: {name} = {held.get(name)!r}; expected a list of numbers")
-        held[name] = tuple(held[name])
-    if not methods or "data" not in held:
-        raise UsageError(f"{path}: expected data = ..., and at least one [method.NAME]")
-    plan = make(Plan, {"gan": {}, **held, **recipes, "methods": methods}, str(path))
-    for recipe in recipes.values():
-        recipe.check()
-    for cell in plan.cells():
-        plan.recipe(cell)
-    return plan
-
-
-def presets() -> dict[str, Path]:
-    """Packaged plans by name."""
-    found = files("uapgen.longtail") / "presets"
-    return {Path(str(file)).stem: Path(str(file)) for file in found.iterdir() if str(file).endswith(".toml")}
-
-
-def find_preset(name: str) -> Path:
-    """Raises UsageError for a name that is none."""
-    held = presets()
-    if name not in held:
-        raise UsageError(f"preset {name!r} is unknown{did_you_mean(name, held)}; expected {', '.join(sorted(held))}")
-    return held[name]
-
-
-def make(kind: type[Made], settings: dict[str, Any], where: str) -> Made:
-    """A dataclass from a TOML table. Raises UsageError, naming the nearest field, for one that it does not have."""
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    for key, value in settings.items():
-        if key not in known:
-            raise UsageError(f"{where}: {key} is unknown{did_you_mean(key, known)}; expected {', '.join(known)}")
-        if isinstance(value, list):
-            settings = {**settings, key: tuple(value)}
-    missing = [name for name, f in known.items() if _required(f) and name not in settings]
-    if missing:
-        raise UsageError(f"{where}: {missing[0]} is missing")
-    try:
-        return kind(**settings)
-    except TypeError as error:
-        raise UapgenError(f"{where}: {error}") from error
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    def check(self) -> None:
+        """Raises UsageError unless there are cells, and all of them can run."""
+        if not self.imbalances or not self.seeds or not self.methods:
+            given = f"imbalances {self.imbalances}, seeds {self.seeds}, methods {tuple(self.methods)}"
+            raise UsageError(f"{given}; expected at least one of each")
+        for cell in self.cells():
+            self.recipe(cell)
 
 
 def _at(value: Any, imbalance: float, key: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..markdown import markdown_table
+from ..markdown import markdown_table, spread
 from ..runtime import atomic_write
 from .bench_plan import Plan
 from .metrics import draw_histogram
@@ -46,7 +46,7 @@ def summarise(plan: Plan, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any
                     "seeds": [line["seed"] for line in good],
                     "failed": [{"seed": line["seed"], "error": line["error"]} for line in found if "error" in line],
                     "figures": {
-                        name: _spread([line["scores"][name]["value"] for line in good if name in line["scores"]])
+                        name: _moments([line["scores"][name]["value"] for line in good if name in line["scores"]])
                         for name in names
                     },
                     "seconds": round(statistics.fmean(line["seconds"] for line in good), 1) if good else None,
@@ -55,7 +55,7 @@ def summarise(plan: Plan, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any
     return rows
 
 
-def _spread(values: Sequence[float | None]) -> dict[str, Any]:
+def _moments(values: Sequence[float | None]) -> dict[str, Any]:
     known = [value for value in values if value is not None]
     whole = len(known) == len(values) and known
     return {
@@ -87,11 +87,8 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
-def _cell(spread: dict[str, Any] | None, decimals: int) -> str:
-    if spread is None or spread["mean"] is None:
-        return "-"
-    deviation = "" if spread["std"] is None else f" ± {spread['std']:.{decimals}f}"
-    return f"{spread['mean']:.{decimals}f}{deviation}"
+def _cell(figures: dict[str, Any] | None, digits: int) -> str:
+    return "-" if figures is None or figures["mean"] is None else spread(figures["values"], digits)
 
 
 def _about(plan: Plan, lines: Sequence[dict[str, Any]]) -> str:

@@ -39,7 +39,8 @@ class GanRecipe:
 
     network: sndcgan (16 or 32 pixels), resgan (32, 64, 128) or biggan (32, 64; conditional only).
     labels: none; auxiliary, an ACGAN; projection, a cGAN. loss: rsgan, ragan, hinge or ns (non-saturating).
-    images: of generator steps, 100,000 steps of 256. ema_halflife, ema_start: in images.
+    images: of generator steps, 100,000 steps of 256. ema_halflife, ema_start: in images. lr_d: the discriminator's
+        rate, default lr too.
     balance: weight of the class-balancing regulariser, which needs a classifier; effective, window, alpha and
         first_window are those of `gan.class_balance.ClassBalance`.
     gsr: weight of group spectral regularisation. noise: strength of the class-embedding noise, biggan only
@@ -54,7 +55,9 @@ class GanRecipe:
     images: int = 25_600_000
     batch: int = 256
     lr: float = 2e-4
+    lr_d: float | None = None
     beta1: float = 0.5
+    beta2: float = 0.999
     d_steps: int = 1
     augment: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -85,9 +88,14 @@ class GanRecipe:
             raise UsageError("gsr and noise act on class-conditional batch norms; set labels = projection or auxiliary")
         if self.noise and self.network != "biggan":
             raise UsageError(f"noise acts on biggan's shared class embedding; {self.network} has none")
-        if self.images < 1 or self.batch < 2 or not self.lr > 0:
-            given = f"images {self.images}, batch {self.batch}, lr {self.lr}"
-            raise UsageError(f"GAN recipe with {given}; expected at least 1, 2, and a positive rate")
+        if self.images < 1 or self.batch < 2 or not min(self.rates) > 0:
+            given = f"images {self.images}, batch {self.batch}, rates {self.rates}"
+            raise UsageError(f"GAN recipe with {given}; expected at least 1, 2, and positive rates")
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Of the generator and of the discriminator."""
+        return self.lr, self.lr if self.lr_d is None else self.lr_d
 
     def generator(self, counts: Tensor, size: int, seed: int) -> GeneratorNetwork:
         """The untrained generator for training counts (K,) and size x size pixels.

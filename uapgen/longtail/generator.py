@@ -73,6 +73,7 @@ def train_generator(
     *,
     folder: RunFolder | str | Path,
     classifier: Victim | None = None,
+    real: Callable[[int, torch.Generator], tuple[Tensor, Tensor]] | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     save_every: int = 0,
@@ -82,8 +83,10 @@ def train_generator(
 ) -> TrainedGenerator:
     """Trains a GAN on `data` and returns the moving average of its generator, also as FILE in `folder`.
 
-    classifier: in the loop, for `recipe.balance`; of as many classes as the data. save_every, log_every, grid_every: in
-    images, 0 for only the end (logs: twenty times a run). The same call again continues from the last save.
+    classifier: in the loop, for `recipe.balance`; of as many classes as the data. real: draws the labelled images that
+    the discriminator sees, default `data.batch`; the options of `folder` must then say what it is. save_every,
+    log_every, grid_every: in images, 0 for only the end (logs: twenty times a run). The same call again continues from
+    the last save.
     Raises UsageError for a recipe that cannot be, UapgenError for a class without images and what `train_gan` raises.
     """
     recipe = recipe or GanRecipe()
@@ -97,19 +100,19 @@ def train_generator(
         folder = RunFolder(folder, options(data, recipe, classifier, seed))
     device, counts = resolve_device(device), data.counts()
     generator = fast_layout(recipe.generator(counts, height, seed).to(device))
-    held = data.to(device)
+    draw = real or data.to(device).batch
     extra = extra_losses(data, recipe, classifier, generator, seed)
     network = train_gan(
         generator,
         fast_layout(recipe.discriminator(data.num_classes, height, seed)),
-        held.batch if recipe.labels != "none" else lambda n, draws: held.batch(n, draws)[0],
+        draw if recipe.labels != "none" else lambda n, draws: draw(n, draws)[0],
         folder=folder,
         images=recipe.images,
         batch=recipe.batch,
         loss=LOSSES[recipe.loss],
-        lr_g=recipe.lr,
-        lr_d=recipe.lr,
-        betas=(recipe.beta1, 0.999),
+        lr_g=recipe.rates[0],
+        lr_d=recipe.rates[1],
+        betas=(recipe.beta1, recipe.beta2),
         d_steps=recipe.d_steps,
         augment=diff_augment if recipe.augment else None,
         precision=recipe.precision,

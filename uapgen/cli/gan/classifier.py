@@ -32,13 +32,12 @@ def command(**options: Any) -> None:
     uapgen gan classifier --data cifar10 --imbalance 100 -o loop
     """
     from ...longtail import Recipe, train_classifier
-    from ...longtail.bench_plan import make
     from ...longtail.classifier import FILE
     from ...longtail.classifier_file import classifier_header
+    from ...longtail.plans import make
     from ...runtime import ensure_writable, start_process
 
     recipe = make(Recipe, recipe_settings(parse_settings(options["settings"])), "--set")
-    recipe.check()
     start_process(options["threads"])
     out: Path = options["out"]
     ensure_writable(out / FILE)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..options import say
+from .plans import chosen_jobs, chosen_plan, chosen_seeds, plan_options
 
 
 @click.command("gold")
-@click.option(
-    "--preset",
-    required=True,
-    metavar="NAME|FILE.toml",
-    help="blobs, digits; with local data mnist, fashion-mnist, svhn, cifar10, stl10, lsun; or a plan of yours.",
-)
-@click.option("--out", "-o", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="RUN")
-@click.option("--root", metavar="DIR", help="Where the data set's files lie.")
-@click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Seeds 0 to N-1; default the plan's.")
+@plan_options
+@click.option("--seeds", metavar="0..2|0,1,2", help="Instead of the plan's.")
 @click.option(
     "--part",
     "parts",
@@ -26,17 +21,7 @@ from ..options import say
     type=click.Choice(["reweighting", "rejection", "active"]),
     help="Only this part; repeatable.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for torch.")
-def command(
-    preset: str,
-    out: Path,
-    root: str | None,
-    seeds: int | None,
-    parts: tuple[str, ...],
-    device: str,
-    threads: int | None,
-) -> None:
+def command(seeds: str | None, parts: tuple[str, ...], **options: Any) -> None:
     """Measure GOLD's three uses by fitting capacity: the accuracy on real images of a classifier trained on samples.
 
     Rows: re-weighted training against plain; rejection sampling at each percentile against none; active learning by the
@@ -45,16 +30,30 @@ def command(
 
     \b
     uapgen gan gold --preset digits -o runs/gold-digits
-    uapgen gan gold --preset svhn --root data --device cuda:0 -o runs/gold-svhn
+    uapgen gan gold --preset svhn --data-root data --device cuda:0 -o runs/gold-svhn
+    uapgen gan gold mine.toml --seeds 0..9 -o runs/mine
     """
-    from ...longtail.gold import find_plan, markdown, run
+    from ...longtail.gold.plan import Plan
+
+    plan = chosen_plan(Plan, options)
+    if plan is None:
+        return
+    from ...longtail.gold import markdown, run
     from ...longtail.gold.experiment import PARTS
     from ...runtime import atomic_write, ensure_writable, start_process
 
-    plan = find_plan(preset)
+    plan, out = chosen_seeds(plan, seeds), Path(options["out"])
     ensure_writable(out / "table.md")
-    start_process(threads)
-    records = run(plan, out, root=root, seeds=seeds, parts=parts or PARTS, device=device, say=say)
+    start_process(options["threads"])
+    records = run(
+        plan,
+        out,
+        root=options["data_root"],
+        parts=parts or PARTS,
+        device=options["device"],
+        jobs=chosen_jobs(options),
+        say=say,
+    )
     text = markdown(records)
     with atomic_write(out / "table.md") as temporary:
         temporary.write_text(text)

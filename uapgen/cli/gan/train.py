@@ -28,24 +28,23 @@ def command(**options: Any) -> None:
 
     The recipe's defaults are the published CIFAR-10 baseline: SNDCGAN, relativistic loss, 100,000 steps of 256 images.
     --set changes a field: network=sndcgan|resgan|biggan, labels=none|auxiliary|projection, loss=rsgan|ragan|hinge|ns,
-    width, latent_dim, images, batch, lr, beta1, d_steps, augment, precision=fp32|bf16, ema_halflife, ema_start;
-    balance=WEIGHT with --classifier is the class-balancing regulariser (effective, window, alpha, first_window), gsr
-    group spectral regularisation, noise that of class embeddings. An interrupted run goes on when the same command is
-    run again; under torchrun the batch is shared.
+    width, latent_dim, images, batch, lr, lr_d, beta1, beta2, d_steps, augment, precision=fp32|bf16, ema_halflife,
+    ema_start; balance=WEIGHT with --classifier is the class-balancing regulariser (effective, window, alpha,
+    first_window), gsr group spectral regularisation, noise that of class embeddings. An interrupted run goes on when
+    the same command is run again; under torchrun the batch is shared.
 
     \b
     uapgen gan train --data digits --imbalance 100 --size 16 --classifier loop -o run \\
         --set balance=10 --set width=16 --set images=40000 --set batch=32 --set lr=1e-3 --set window=1600
     """
     from ...distributed import finish, init
-    from ...longtail.bench_plan import make
     from ...longtail.gan_recipe import GanRecipe
     from ...longtail.generator import FILE, train_generator
+    from ...longtail.plans import make
     from ...runtime import ensure_writable, resolve_device, start_process
     from .score import load_annotator
 
     recipe = make(GanRecipe, recipe_settings(parse_settings(options["settings"])), "--set")
-    recipe.check()
     start_process(options["threads"])
     device = resolve_device(options["device"])
     init(device)

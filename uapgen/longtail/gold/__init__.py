@@ -7,7 +7,7 @@ from .capacity import Fitting, capacity_figure, fitting_capacity, of_generator, 
 from .estimator import conditional, deviation_ratio, entropy, generated_gap, real_gap, rejection_scale, unlabelled_gap
 from .experiment import run
 from .networks import networks
-from .plan import Plan, find_plan, load_plan, presets
+from .plan import Plan
 from .proxy import proxy_filter, under_representation
 from .rejection import Calibration, acceptance, calibrate, calibration, rejection_samples
 from .reweighting import reweighting, signed_power
@@ -29,16 +29,13 @@ __all__ = [
     "conditional",
     "deviation_ratio",
     "entropy",
-    "find_plan",
     "fitting_capacity",
     "generated_gap",
     "learn",
-    "load_plan",
     "markdown",
     "networks",
     "of_generator",
     "of_set",
-    "presets",
     "proxy_filter",
     "real_gap",
     "rejection_samples",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,10 @@ Record = dict[str, Any]
 
 
 class Bench:
-    """The experiment with everything that its parts share."""
+    """The experiment with everything that its parts share.
+
+    held: the lines of results.jsonl, default read now; a read while another process appends could cut off its line.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,12 @@ class Bench:
         about: dict[str, Any],
         device: torch.device,
         say: Callable[[str], None],
+        held: Sequence[Record] | None = None,
     ) -> None:
         self.plan, self.real, self.test, self.place, self.about = plan, real, test, place, about
         self.device, self.say, self.results = device, say, Lines(place / "results.jsonl")
         self.networks = networks(plan.networks.kind, width=plan.networks.width, latent_dim=plan.networks.latent_dim)
-        self.held = {_key(record): record for record in self.results.read()}
+        self.held = {_key(record): record for record in (self.results.read() if held is None else held)}
 
     def reference(self, seed: int) -> None:
         """The classifier trained on the real images, which the samples are to stand in for."""

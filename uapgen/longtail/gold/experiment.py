@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ...errors import UsageError
 from ...runfolder import RunFolder
 from ...runtime import resolve_device
+from ..jobs import in_processes
 from ..sources import load_data
 from .active import Strategy
 from .bench import Bench, Record
@@ -19,6 +21,8 @@ from .plan import Data, Plan
 
 PARTS = ("reweighting", "rejection", "active")
 STRATEGIES: tuple[Strategy, ...] = ("random", "gold")
+Step = Callable[[Bench], None]
+Task = tuple[Step, ...]
 
 
 def load_examples(data: Data, root: str | Path | None = None) -> tuple[Examples, Examples]:
@@ -37,34 +41,68 @@ def run(
     out: str | Path,
     *,
     root: str | Path | None = None,
-    seeds: int | None = None,
     parts: tuple[str, ...] = PARTS,
     device: str | torch.device = "auto",
+    jobs: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Record]:
     """All records of `out`, which may hold a part of this experiment; an interrupted one goes on.
 
-    seeds: 0 to seeds-1, default the plan's. parts: of PARTS; those without a section in the plan are left out.
-    Raises UsageError for unknown parts, and when `out` holds another plan or other data.
+    parts: of PARTS; those without a section in the plan are left out. jobs: processes, for which `say`, told of every
+    result, must be picklable. Raises UsageError for unknown parts, and when `out` holds another plan or other data.
     """
     if unknown := set(parts) - set(PARTS):
         raise UsageError(f"no part {sorted(unknown)[0]!r}; expected {', '.join(PARTS)}")
-    count = plan.seeds if seeds is None else seeds
-    if count < 1:
-        raise UsageError(f"{count} seeds; expected at least 1")
     real, test = load_examples(plan.data, root)
     about = {"trained_on": real.name, "trained_sha256": real.sha256, "test_sha256": test.sha256}
     fixed = {name: section for name, section in asdict(plan).items() if name != "seeds"}
     place = RunFolder(out, {**fixed, **about}).path
     chosen = resolve_device(device)
     bench = Bench(plan, real.to(chosen), test.to(chosen), place, about, chosen, say)
-    for seed in range(count):
-        bench.reference(seed)
-        if "reweighting" in parts and plan.reweighting:
-            bench.reweighting(seed)
-        if "rejection" in parts and plan.rejection:
-            bench.rejection(seed)
-        if "active" in parts and plan.active:
-            for strategy in STRATEGIES:
-                bench.active(seed, strategy)
-    return bench.results.read()
+    tasks = [task for seed in plan.seeds for task in _tasks(plan, parts, seed)]
+    if jobs == 1:
+        for task in tasks:
+            _do(task, bench)
+    else:
+        given = (plan, root, place, about, chosen, say, bench.results.read())
+        list(in_processes(_work, tasks, jobs, _start, given))
+    strategies = {name: number for number, name in enumerate(STRATEGIES)}
+    return sorted(bench.results.read(), key=lambda record: strategies.get(record["row"], -1))
+
+
+def _tasks(plan: Plan, parts: tuple[str, ...], seed: int) -> list[Task]:
+    """What may run at the same time; steps of one task share a GAN."""
+    shared: list[Step] = [partial(Bench.reference, seed=seed)]
+    if "reweighting" in parts and plan.reweighting:
+        shared.append(partial(Bench.reweighting, seed=seed))
+    if "rejection" in parts and plan.rejection:
+        shared.append(partial(Bench.rejection, seed=seed))
+    apart = STRATEGIES if "active" in parts and plan.active else ()
+    return [tuple(shared), *((partial(Bench.active, seed=seed, strategy=name),) for name in apart)]
+
+
+def _do(task: Task, bench: Bench) -> None:
+    for step in task:
+        step(bench)
+
+
+_bench: Bench
+
+
+def _start(
+    plan: Plan,
+    root: str | Path | None,
+    place: Path,
+    about: dict[str, str],
+    device: torch.device,
+    say: Callable[[str], None],
+    held: list[Record],
+) -> None:
+    """Of a worker process."""
+    global _bench
+    real, test = (part.to(device) for part in load_examples(plan.data, root))
+    _bench = Bench(plan, real, test, place, about, device, say, held)
+
+
+def _work(task: Task) -> None:
+    _do(task, _bench)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from typing import Any
 
-HEAD = "| part | row | labels | fitting capacity, % | seeds |\n|---|---|---:|---:|---:|\n"
+from ...markdown import markdown_table, spread
+
+HEAD = ("part", "row", "labels", "fitting capacity, %", "seeds")
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
@@ -15,12 +16,11 @@ def markdown(records: list[dict[str, Any]]) -> str:
     for record in records:
         if record["check"] is None:
             rows[record["part"], record["row"], record["labels"]].append(100 * record["value"])
-    lines = []
-    for (part, row, labels), values in sorted(rows.items(), key=lambda item: _order(list(rows), item[0])):
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        shown = "" if labels is None else labels
-        lines.append(f"| {part} | {row} | {shown} | {statistics.mean(values):.2f}{spread} | {len(values)} |\n")
-    return HEAD + "".join(lines)
+    body = [
+        [part, row, "" if labels is None else str(labels), spread(values, 2), str(len(values))]
+        for (part, row, labels), values in sorted(rows.items(), key=lambda item: _order(list(rows), item[0]))
+    ]
+    return markdown_table(HEAD, body, left=2) + "\n"
 
 
 def _order(rows: list[tuple[str, str, int | None]], row: tuple[str, str, int | None]) -> tuple[int, int, int]:

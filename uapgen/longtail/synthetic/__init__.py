@@ -5,9 +5,9 @@ Slim, "Boosting generative networks for incremental learning", 2020.
 
 from __future__ import annotations
 
-from .ensemble import GanSettings, drawn_by, missed, train_ensemble
+from .ensemble import PUBLISHED_GAN, drawn_by, missed, train_ensemble
 from .filtering import ClassifierFilter
-from .plan import Plan, load_plan, preset
+from .plan import Plan
 from .robustness import under_uap
 from .run import run_plan
 from .sampling import Sample, sampler, truncated_latents
@@ -18,8 +18,8 @@ from .weights import METHODS, distance_sums, sample_weights
 __all__ = [
     "METHODS",
     "PUBLISHED",
+    "PUBLISHED_GAN",
     "ClassifierFilter",
-    "GanSettings",
     "Outcome",
     "Plan",
     "Sample",
@@ -27,9 +27,7 @@ __all__ = [
     "Transform",
     "distance_sums",
     "drawn_by",
-    "load_plan",
     "missed",
-    "preset",
     "run_plan",
     "sample_weights",
     "sampler",

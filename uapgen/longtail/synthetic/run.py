@@ -6,19 +6,15 @@ A folder for each seed (`rows.jsonl`, `gans/`, `classifiers/`), so that seeds ca
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...errors import UapgenError
 from ...perturbation import Perturbation
 from ...runfolder import RunFolder
-from ...runtime import start_process
+from ..jobs import in_processes
 from .plan import Plan
 from .seed import read_rows, run_seed
 
@@ -32,31 +28,27 @@ def run_plan(
     uaps: Sequence[Perturbation] = (),
     device: str = "auto",
     precision: str = "fp32",
-    workers: int = 1,
+    jobs: int = 1,
     restart: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
     """All rows of the plan, from `out` or computed now; the same call again continues, and seeds and UAPs can be added.
 
-    precision: of training; filters, features and tests of the real classifier are fp32. workers: processes, each with
-    one CPU thread where there is more than one. restart: discards what `out` holds. say: told of every result; a
-    function that can be pickled.
+    precision: of training; filters, features and tests of the real classifier are fp32. jobs: seeds at a time, each in
+    a process with its share of the CPU. restart: discards what `out` holds. say: told of every result; a function that
+    can be pickled.
     Raises UsageError where `out` holds another plan, and UapgenError, after all else is done, when cells failed.
     """
     RunFolder(out, {**_options(plan), "precision": precision}, restart=restart)
-    work = partial(run_seed, plan, uaps=tuple(uaps), device=device, precision=precision, say=say)
-    folders = {seed: seed_folder(out, seed) for seed in plan.seeds}
-    workers = min(workers, len(folders))
-    if workers > 1:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=start_process, initargs=(1,)) as pool:
-            failures = list(pool.map(work, *zip(*folders.items(), strict=True)))
-    else:
-        failures = [work(seed, folder) for seed, folder in folders.items()]
-    failed = [text for found in failures for text in found]
+    work = partial(_seed, plan, Path(out), uaps=tuple(uaps), device=device, precision=precision, say=say)
+    failed = [text for found in in_processes(work, plan.seeds, jobs) for text in found]
     if failed:
         raise UapgenError(f"{len(failed)} cells failed, the first is {failed[0]}; the same command tries them again")
     return collect(plan, out)
+
+
+def _seed(plan: Plan, out: Path, seed: int, **given: Any) -> list[str]:
+    return run_seed(plan, seed, seed_folder(out, seed), **given)
 
 
 def _options(plan: Plan) -> dict[str, Any]:
@@ -75,9 +67,3 @@ def collect(plan: Plan, out: str | Path) -> list[dict[str, Any]]:
 
 def seed_folder(out: str | Path, seed: int) -> Path:
     return Path(out) / f"seed{seed}"
-
-
-def default_workers(device: torch.device, seeds: int) -> int:
-    """As many processes as cores and seeds allow on a CPU; one on a GPU."""
-    cores = multiprocessing.cpu_count()
-    return max(1, min(cores, seeds)) if device.type == "cpu" else 1

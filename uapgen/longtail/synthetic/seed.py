@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...errors import UapgenError
 from ...gan import GeneratorNetwork
@@ -113,19 +113,18 @@ class Work:
         return self.real.classifier if self.precision == "fp32" else self._load_classifier(REAL)
 
     def members(self, cell: Cell) -> list[GeneratorNetwork]:
-        half: Literal["fp32", "bf16"] = "bf16" if self.precision == "bf16" else "fp32"
+        half: dict[str, Any] = {"precision": "bf16"} if self.precision == "bf16" else {}
         key = (cell.members, cell.method)
         if key not in self._held:
             self._held[key] = train_ensemble(
                 self.data,
                 cell.members,
                 cell.method,  # type: ignore[arg-type]
-                settings=self.plan.gan,
+                recipe=dataclasses.replace(self.plan.gan, **half),
                 phi=self.annotator,
                 folder=self.folder / "gans",
                 seed=self.seed,
                 device=self.device,
-                precision=half,
             )
         return self._held[key]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...markdown import markdown_table, spread
 from .cells import Cell, parse_tricks, sources
 from .ensemble import UNCONDITIONED
 from .plan import Plan
@@ -50,7 +50,7 @@ def _grid(plan: Plan, rows: Rows) -> str:
         body.append([f"{mode}, last", *(_accuracy(rows, name, "last_accuracy") for name in cells)])
         body.append([f"{mode}, best", *(_accuracy(rows, name, "best_accuracy") for name in cells)])
     terms = f"filter p >= {plan.grid.threshold:g}, truncation at {plan.grid.psi:g}, crops out of {plan.grid.pad} pixels"
-    return f"## One generator ({terms})\n\n" + markdown(["", *plan.grid.tricks], body)
+    return f"## One generator ({terms})\n\n" + markdown_table(["", *plan.grid.tricks], body, left=1)
 
 
 def _ensembles(plan: Plan, rows: Rows) -> str:
@@ -72,7 +72,7 @@ def _ensembles(plan: Plan, rows: Rows) -> str:
         for kind in ("last", "best"):
             body.append([f"{size}{of}, {kind}", *(_accuracy(rows, name, f"{kind}_accuracy") for name in names)])
     title = f"## Ensembles, on the fly with {settings.tricks}\n\n"
-    return title + markdown(["generators", *settings.methods], body)
+    return title + markdown_table(["generators", *settings.methods], body, left=1)
 
 
 def _sources(plan: Plan, rows: Rows) -> str:
@@ -84,7 +84,7 @@ def _sources(plan: Plan, rows: Rows) -> str:
     }
     names = [REAL, *(cell.source for cell in sources(plan.cells()))]
     body = [[name, *(spread(pick(rows, "source", name, value), 2) for value in columns.values())] for name in names]
-    return "## Sources\n\n" + markdown(["source", *columns], body)
+    return "## Sources\n\n" + markdown_table(["source", *columns], body, left=1)
 
 
 def _perturbed(plan: Plan, rows: Rows) -> list[str]:
@@ -100,9 +100,9 @@ def _perturbed(plan: Plan, rows: Rows) -> list[str]:
             "floor": lambda row: 100 * row["floor"]["rate"],
         }
         names = [REAL, *(cell.name for cell in plan.cells())]
-        body = [[name, *(spread(pick(mine, "uap", name, value)) for value in columns.values())] for name in names]
+        body = [[name, *(spread(pick(mine, "uap", name, value), 1) for value in columns.values())] for name in names]
         title = f"## Under {first['method']} ({size}, {key[:12]})\n\n"
-        parts.append(title + markdown(["trained on", *columns], body))
+        parts.append(title + markdown_table(["trained on", *columns], body, left=1))
     return parts
 
 
@@ -111,22 +111,8 @@ def pick(rows: Rows, kind: str, name: str, value: Callable[[dict[str, Any]], flo
     return [value(row) for row in rows if row["kind"] == kind and row["name"] == name]
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """`71.2 ± 0.8`; without the deviation for one value, and a dash for none."""
-    if not values:
-        return "-"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """First column to the left, the others to the right."""
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *body])
-
-
 def _accuracy(rows: Rows, name: str | None, key: str) -> str:
-    return "-" if name is None else spread(pick(rows, "classifier", name, lambda row: 100 * row[key]))
+    return "-" if name is None else spread(pick(rows, "classifier", name, lambda row: 100 * row[key]), 1)
 
 
 def _both(rows: Rows, name: str) -> str:
