@@ -20,7 +20,7 @@ class Objective:
     features: float = 0.0
     agreement: float = 0.0
     start: float = 0.3
-    end: float = 0.9
+    end: float = 1.0
 
     @property
     def needs_clean(self) -> bool:
