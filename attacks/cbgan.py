@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..gan.proxy import GanSource, ProxyGanSettings, proxy_gan
+from ..errors import UsageError
+from ..gan.balance import coverage
+from ..gan.gold_proxy import GoldPool, check_share
+from ..gan.proxy import ProxyGanSettings, proxy_gan
 from ..gan.terms import TermWeights
 from ..proxies import Mixture, Pool, Procedural, ProxySource
 from .crafting import Crafting
@@ -31,6 +34,8 @@ def cbgan(
     gan_latent: int = 64,
     gan_batch: int = 16,
     gan_weight: float = 0.2,
+    proxy_filter: str = "none",
+    gold_keep: float = 0.5,
     effective: bool = True,
     balance: float = 10.0,
     confidence: float = 4.0,
@@ -60,19 +65,21 @@ def cbgan(
     `balance` weighs the class-balancing regulariser (`effective`=false keeps its class weights at 1), `confidence` and
     `statistics` the other terms; the victim looks at every `gan_every`-th step. It takes `gan_share` of the budget and
     is cached per victim; its samples are the share `gan_weight` of the proxies. `gan`=false leaves it out and gives its
-    image-gradients to refinement.
+    image-gradients to refinement. `proxy_filter`=gold draws more of them and keeps the share `gold_keep` that
+    discriminator and victim find under-represented (gan/gold_proxy.py; forward passes, which are counted).
     (b) A perturbation generator takes `generator_share`, with a `diversity` term, on the same proxies and on crops of
     its own patterns (share `generator_crops`); its latents give `candidates`, which join a random start.
     (c) Refinement is by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on crops of the
-    pattern itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each), minimising the
-    `activation` log-energy of the layers between the shares `start` and `end` of the depth, less the `agreement` of
-    the perturbed images' logits with their mean, plus cosines at `logits` and `features`. Every `restart`
-    image-gradients it starts anew from the start that is next best on held-out proxies; the end that is best there is
-    kept.
+    pattern itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each, or fresh ones
+    where that is 0), minimising the `activation` log-energy of the layers between the shares `start` and `end` of the
+    depth, less the `agreement` of the perturbed images' logits with their mean, plus cosines at `logits` and
+    `features`. Every `restart` image-gradients it starts anew from the start that is next best on held-out proxies;
+    the end that is best there is kept.
     """
     victim = run.victim
+    gold = _wants_gold(proxy_filter, gold_keep, gan, pool)
     real = run.source or Procedural(victim.input_size[1:], victim.device)
-    sources: list[tuple[ProxySource, float]] = [(Pool(real, pool, run.seed), 1 - gan_weight)]
+    sources: list[tuple[ProxySource, float]] = [(_pooled(real, pool, run.seed), 1 - gan_weight)]
     gan_images = int(gan_share * run.budget) // gan_batch * gan_batch if gan else 0
     if gan_images:
         settings = ProxyGanSettings(
@@ -85,7 +92,9 @@ def cbgan(
             effective=effective,
             weights=TermWeights(balance, confidence, statistics),
         )
-        sources.append((Pool(_gan_stage(run, settings, gan_seed), pool, run.seed), gan_weight))
+        sources.append((_gan_stage(run, settings, gan_seed, pool, gold_keep if gold else None), gan_weight))
+    elif gold:
+        raise UsageError(f"budget {run.budget} leaves the GAN no batch to filter samples of; give a larger one")
     proxies = Mixture(sources)
     objective = Objective(activation, logits, features, agreement, start, end)
     starts = [random_start(victim.input_size, run.eps, run.rng("start"))]
@@ -106,7 +115,23 @@ def cbgan(
     return refine(run, proxies, objective, starts, batch, crops, (lr, lr_end), restart)
 
 
-def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int) -> GanSource:
+def _wants_gold(proxy_filter: str, keep: float, gan: bool, pool: int) -> bool:
+    if proxy_filter not in ("none", "gold"):
+        raise UsageError(f"proxy_filter={proxy_filter!r} is unknown; expected none or gold")
+    if proxy_filter == "gold" and not gan:
+        raise UsageError("proxy_filter=gold filters the GAN's samples, and gan=false leaves it out; drop one of them")
+    if proxy_filter == "gold" and not pool:
+        raise UsageError("proxy_filter=gold fills a pool, and pool=0 wants none; drop one of them")
+    check_share(keep)
+    return proxy_filter == "gold"
+
+
+def _pooled(source: ProxySource, n: int, seed: int) -> ProxySource:
+    return Pool(source, n, seed) if n else source
+
+
+def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int, pool: int, keep: float | None) -> ProxySource:
+    """A pool of the GAN's samples, filtered where `keep` is given."""
     real = Pool(run.source or Procedural(settings.size, run.victim.device), GAN_POOL, gan_seed)
 
     def callback(nimg: int, figures: dict[str, float]) -> None:
@@ -114,7 +139,21 @@ def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int) -> GanS
         run.report("gan", nimg // settings.victim_every, total, {k: round(v, 4) for k, v in figures.items()})
 
     folder = run.folder.path / "gan" if run.folder else None
-    made = proxy_gan(run.victim, real, settings, seed=gan_seed, folder=folder, callback=callback)
+    made = proxy_gan(
+        run.victim,
+        real,
+        settings,
+        seed=gan_seed,
+        folder=folder,
+        callback=callback,
+        with_discriminator=keep is not None,
+    )
     run.cost.image_gradients += made.record["image_gradients"]
     run.notes["gan"] = {"coverage": made.record["coverage"], "statistics_off": made.record["statistics_off"]}
-    return made
+    if keep is None:
+        return _pooled(made, pool, run.seed)
+    # Now, and not at the first draw: a resumed stage sets the cost back to what it was, this included.
+    kept = GoldPool(made, lambda images: run.look(run.victim, images), pool, run.seed, keep=keep)
+    seen = {"drawn": coverage(kept.logits), "kept": coverage(kept.logits[kept.kept])}
+    run.notes["gold"] = {part: {k: round(v, 4) for k, v in figures.items()} for part, figures in seen.items()}
+    return kept

@@ -41,8 +41,7 @@ def nag(
     ours. As in the paper each image meets a pattern of its own, then the permuted patterns; both passes count and
     both fool, so `batch` image-gradients are batch/2 images. The batch of 32 shrinks until the budget allows
     `min_steps` steps (the paper takes some 18,000), and `lr` is three times the paper's for the same reason. The
-    network is this project's PerturbationGenerator. Where a constant shift fools many images, it learns that first and
-    stays there: watch the mean of the patterns.
+    network is this project's PerturbationGenerator, centred: else it learns a constant shift first and stays there.
 
     Of `candidates` latents the one is returned whose pattern moves `held_out` crafting images most (see HeldOut);
     those images are never trained on.
@@ -81,7 +80,8 @@ def train_nag(
     """Trains a generator on `source` for `images` image-gradients; the candidate (1,3,H,W) that scores best."""
     victim, half = run.victim, batch // 2
     h, w = victim.input_size[1:]
-    network = PerturbationGenerator((h, w), run.eps, latent_dim=latent, width=width, seed=run.seed).to(victim.device)
+    network = PerturbationGenerator((h, w), run.eps, latent_dim=latent, width=width, centred=True, seed=run.seed)
+    network = network.to(victim.device)
     optimizer = torch.optim.Adam(network.parameters(), lr)
     choice = network.latents(candidates, run.rng("latents"))
     middle = layer_at(victim, layer)

@@ -1,9 +1,10 @@
-"""What the GAN and its regulariser add: cbgan's arms at equal image-gradients, several seeds, one table.
+"""What each kind of proxy gives, and what the GAN and its regulariser add: arms at equal image-gradients, one table.
 
 python scripts/ablate.py --data DIR --budget 2000 --out results/ablation-lite0      (half an hour on two CPU cores)
 
-Appends a line per finished cell to OUT/cells.jsonl and skips the cells that are there, so that the same command goes on
-after an interruption.
+Every arm is cbgan's refinement with other images to craft on. Appends a line per finished cell to OUT/cells.jsonl and
+skips the cells that are there, so that the same command goes on after an interruption. The arms on photographs (data
+class driven) need --train and are left out without it.
 """
 
 from __future__ import annotations
@@ -11,21 +12,73 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
-from uapgen.attacks import craft
+from uapgen.attacks import Crafting, craft, parse_budget
+from uapgen.attacks.impressions import ImpressionSettings, class_impressions
 from uapgen.evaluation import evaluate, open_images
-from uapgen.runtime import atomic_write, start_process
-from uapgen.victims import load_victim
+from uapgen.proxies import Folder, ProxySource, parse_source
+from uapgen.runtime import atomic_write, rng, start_process
+from uapgen.victims import Victim, load_victim
 
-ARMS: dict[str, dict[str, Any]] = {
-    "class-balancing GAN (effective frequency)": {},
-    "class-balancing GAN, w = 1 (DeGAN)": {"effective": False},
-    "GAN without regulariser": {"balance": 0.0},
-    "no GAN: procedural images alone": {"gan": False},
+IMPRESSIONS_SHARE = 0.4  # of the budget, as in the method aaa
+FEW = 500
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`label` is the name in cells and table; `source` makes the images of a run, whose own cost it adds to."""
+
+    label: str
+    params: dict[str, Any] = field(default_factory=dict)
+    source: Callable[[Crafting, Path | None], ProxySource | None] = lambda run, train: None
+    driven: bool = False
+
+
+def named(spec: str) -> Callable[[Crafting, Path | None], ProxySource]:
+    return lambda run, train: parse_source(spec, run.victim.input_size[1:], run.victim.device)
+
+
+def impressions(run: Crafting, train: Path | None) -> ProxySource:
+    return class_impressions(run, ImpressionSettings(), images=int(IMPRESSIONS_SHARE * run.budget))
+
+
+def photographs(most: int | None) -> Callable[[Crafting, Path | None], ProxySource]:
+    """All of --train, or `most` of them, drawn by seed: in a folder sorted by class the first ones are no sample."""
+
+    def source(run: Crafting, train: Path | None) -> ProxySource:
+        assert train is not None
+        victim = run.victim
+        folder = Folder(train, victim.transform, data_class="driven", device=victim.device)
+        order = torch.randperm(len(folder.files), generator=rng(run.seed, "ablate")).tolist()
+        folder.files = [folder.files[i] for i in sorted(order[:most])]
+        return folder
+
+    return source
+
+
+NO_GAN = {"gan": False}
+ARMS = {
+    "gaussian": Arm("no GAN: Gaussian noise", NO_GAN, named("gaussian")),
+    "jigsaw": Arm("no GAN: jigsaws", NO_GAN, named("jigsaw")),
+    "dead-leaves": Arm("no GAN: dead leaves", NO_GAN, named("dead-leaves")),
+    "procedural": Arm("no GAN: procedural images alone", NO_GAN),
+    "impressions": Arm("no GAN: class impressions", {**NO_GAN, "pool": 0}, impressions),
+    "gan-free": Arm("GAN without the victim", {"balance": 0.0, "confidence": 0.0, "statistics": 0.0}),
+    "gan-plain": Arm("GAN without regulariser", {"balance": 0.0}),
+    "gan-w1": Arm("class-balancing GAN, w = 1 (DeGAN)", {"effective": False}),
+    "gan-no-statistics": Arm("class-balancing GAN, no batch-norm matching", {"statistics": 0.0}),
+    "gan": Arm("class-balancing GAN (effective frequency)"),
+    "gan-alone": Arm("class-balancing GAN, its samples alone", {"gan_weight": 1.0}),
+    "gan-gold": Arm("class-balancing GAN, GOLD-filtered", {"proxy_filter": "gold"}),
+    "real-500": Arm(f"no GAN: {FEW} photographs", {**NO_GAN, "pool": 0}, photographs(FEW), driven=True),
+    "real-all": Arm("no GAN: all photographs", {**NO_GAN, "pool": 0}, photographs(None), driven=True),
 }
 
 
@@ -33,9 +86,11 @@ ARMS: dict[str, dict[str, Any]] = {
 @click.option("--victim", default="embedded/efficientnet_lite0", show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="Evaluation images.")
+@click.option("--train", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Photographs to craft on.")
 @click.option("--limit", type=int)
 @click.option("--budget", default="quick", show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--only", multiple=True, type=click.Choice(list(ARMS)), help="Run these arms alone; repeatable.")
 @click.option("--skip", multiple=True, type=click.Choice(list(ARMS)), help="Leave an arm out; repeatable.")
 @click.option("--threads", type=int)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
@@ -43,22 +98,32 @@ def main(
     victim: str,
     weights: Path | None,
     data: str,
+    train: Path | None,
     limit: int | None,
     budget: str,
     seeds: str,
+    only: tuple[str, ...],
     skip: tuple[str, ...],
     threads: int | None,
     out: Path,
 ) -> None:
+    arms = [ARMS[name] for name in ARMS if name in (only or ARMS) and name not in skip]
+    if not train and (missing := [arm.label for arm in arms if arm.driven]):
+        if only:
+            raise click.UsageError(f"{', '.join(missing)}: give --train DIR")
+        click.echo(f"left out without --train DIR: {', '.join(missing)}", err=True)
+        arms = [arm for arm in arms if not arm.driven]
     start_process(threads)
     target = load_victim(victim, weights=weights)
     images = open_images(data, target.transform, num_classes=target.num_classes, limit=limit)
     out.mkdir(parents=True, exist_ok=True)
     cells = _read(out / "cells.jsonl")
+    if other := {cell["budget"] for cell in cells} - {parse_budget(budget)}:
+        raise click.UsageError(f"{out} holds cells of {other.pop()} image-gradients; take another --out")
     for seed in map(int, seeds.split(",")):
-        for arm, params in ARMS.items():
-            if arm not in skip and not any(cell["arm"] == arm and cell["seed"] == seed for cell in cells):
-                cells.append(_cell(target, images, arm, params, budget, seed))
+        for arm in arms:
+            if not any(cell["arm"] == arm.label and cell["seed"] == seed for cell in cells):
+                cells.append(_cell(target, images, arm, train, parse_budget(budget), seed))
                 with (out / "cells.jsonl").open("a") as file:
                     file.write(json.dumps(cells[-1]) + "\n")
                 click.echo(json.dumps(cells[-1]))
@@ -71,23 +136,28 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _cell(target: Any, images: Any, arm: str, params: dict[str, Any], budget: str, seed: int) -> dict[str, Any]:
+def _cell(victim: Victim, images: Any, arm: Arm, train: Path | None, budget: int, seed: int) -> dict[str, Any]:
+    run = Crafting(victim, None, 10 / 255, seed, budget)
+    source = arm.source(run, train)
+    spent = run.cost.image_gradients
     with tempfile.TemporaryDirectory() as folder:  # the GAN's seed is the run's: its variance belongs into the table
-        uap = craft(target, seed=seed, budget=budget, folder=Path(folder) / "run", gan_seed=seed, **params)
-    result = evaluate(uap, target, images)
+        params = {"gan_seed": seed, **arm.params}
+        uap = craft(victim, source=source, seed=seed, budget=budget - spent, folder=Path(folder) / "run", **params)
+    result = evaluate(uap, victim, images)
     row = result.rows[0]
     return {
-        "arm": arm,
+        "arm": arm.label,
         "seed": seed,
-        "budget": uap.card["method"]["budget"],
-        "image_gradients": uap.card["cost"]["image_gradients"],
+        "budget": budget,
+        "image_gradients": spent + uap.card["cost"]["image_gradients"],
         "data_class": uap.data_class,
         "changed": row.fooling_rate.count,
         "n": row.n,
         "floor": result.noise[0].fooling_rate.count,
         "coverage": uap.card["method"].get("notes", {}).get("gan", {}).get("coverage"),
+        "gold": uap.card["method"].get("notes", {}).get("gold"),
         "delta_sha256": uap.sha256,
-        "victim": target.weights_sha256,
+        "victim": victim.weights_sha256,
     }
 
 
@@ -96,11 +166,11 @@ def _table(cells: list[dict[str, Any]], victim: str, data: str, n: int) -> str:
         f"{victim}, eps 10/255, {cells[0]['budget']} image-gradients, {n} images of {Path(data).name}, 8-bit rounded; "
         f"random +-eps floor {100 * cells[0]['floor'] / cells[0]['n']:.1f}.",
         "",
-        "| arm | fooling rate, mean ± std | per seed | classes hit of 256 | KL to uniform (nats) | confidence |",
-        "|---|---|---|---|---|---|",
+        "| arm | data | fooling rate, mean ± std | per seed | classes hit of 256 | KL to uniform (nats) | confidence |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for arm in [arm for arm in ARMS if any(cell["arm"] == arm for cell in cells)]:
-        mine = sorted((cell for cell in cells if cell["arm"] == arm), key=lambda cell: cell["seed"])
+    for label in [arm.label for arm in ARMS.values() if any(cell["arm"] == arm.label for cell in cells)]:
+        mine = sorted((cell for cell in cells if cell["arm"] == label), key=lambda cell: cell["seed"])
         rates = [100 * cell["changed"] / cell["n"] for cell in mine]
         spread = (
             f"{statistics.mean(rates):.1f} ± {statistics.stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"
@@ -110,7 +180,8 @@ def _table(cells: list[dict[str, Any]], victim: str, data: str, n: int) -> str:
             f"{statistics.mean(c[key] for c in seen):.{digits}f}" if seen else "-"
             for key, digits in (("classes", 0), ("kl_mean", 2), ("confidence", 2))
         ]
-        lines.append(f"| {arm} | {spread} | {', '.join(f'{r:.1f}' for r in rates)} | {' | '.join(shown)} |")
+        each = ", ".join(f"{r:.1f}" for r in rates)
+        lines.append(f"| {label} | {mine[0]['data_class']} | {spread} | {each} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 

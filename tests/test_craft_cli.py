@@ -70,6 +70,9 @@ def run(capsys: pytest.CaptureFixture, *args: str) -> tuple[int, str, str]:
         (["--set", "btch=3"], 2, "did you mean 'batch'"),
         (["--set", "batch"], 2, "not KEY=VALUE"),
         (["--proxy", "cloud"], 2, "expected one of"),
+        (["--method", "noise", "--proxy-filter", "gold"], 2, "noise has none (has: cbgan)"),
+        (["--proxy-filter", "gold", "--set", "proxy_filter=none"], 2, "give one"),
+        (["--proxy-filter", "silver"], 2, "gold"),
         (["--method", "sga", "--train-data", "nowhere"], 3, "nowhere"),
         (["--method", "sga", "--train-data", "empty"], 3, "empty"),
         (["--victim", "resnet18", "--weights", "page.safetensors"], 3, "is a web page"),
@@ -164,9 +167,10 @@ def test_the_same_command_again_has_nothing_to_do(place: Path, capsys: pytest.Ca
 
 
 def test_dry_run_writes_nothing(place: Path, capsys: pytest.CaptureFixture) -> None:
-    code, out, _ = run(capsys, *CRAFT, "--dry-run", "-o", "d.safetensors")
+    code, out, _ = run(capsys, *CRAFT, "--proxy-filter", "gold", "--dry-run", "-o", "d.safetensors")
     assert code == 0
     plan = json.loads(out)
+    assert plan["params"]["proxy_filter"] == "gold"
     assert plan["victim"]["name"] == "tiny"
     assert plan["eps"] == pytest.approx(10 / 255)
     assert not list(place.glob("d.*"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_attacks import EPS, SMALL, NearGrey, Pictures, linear_victim
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode, rotate
 
 from conftest import TINY, gratings, tiny_net
@@ -23,7 +23,7 @@ from uapgen.attacks.training import Without, shrunk
 from uapgen.errors import UapgenError
 from uapgen.generator import ResnetGenerator
 from uapgen.runtime import rng
-from uapgen.victims import Victim
+from uapgen.victims import Preprocessing, Victim
 
 METHODS = ["aaa", "at-uap", "gap", "nag"]
 STILL = Shake(rotation=0, scale=0, shift=0, jitter=0, noise=0)
@@ -47,6 +47,33 @@ def test_nag_distance_is_relative() -> None:
     assert distance(a, b).item() == pytest.approx((2 / 2 + 0) / 2)
     assert distance(100 * a, 100 * b).item() == pytest.approx(0.5)
     assert distance(a, -a).item() == pytest.approx(2)
+
+
+class Grey64:
+    data_class = "none"
+
+    def describe(self) -> dict:
+        return {"source": "grey"}
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        return 0.5 + 0.01 * torch.randn(n, 3, 64, 64, generator=generator)
+
+
+def test_nag_finds_a_fine_pattern_where_brightness_would_do_by_half() -> None:
+    """A linear victim: the fooling loss falls by board.delta and, half as fast, by brightness."""
+    row = torch.arange(64) // 4
+    board = ((row.view(-1, 1) + row) % 2 * 2.0 - 1).expand(3, 64, 64)
+    layer = nn.Conv2d(3, 2, 64)
+    with torch.no_grad():
+        w = (board + 0.5) / board.numel()
+        layer.weight.copy_(400 * torch.stack([-w, w]))
+        layer.bias.copy_(400 * torch.tensor([0.3, -0.3]))  # grey is class 0, so surely that the loss stays linear
+    pre = Preprocessing(input_size=(3, 64, 64), mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0)
+    victim = Victim(nn.Sequential(layer, nn.Flatten()), preprocessing=pre, device="cpu")
+    params = {"batch": 8, "min_steps": 1, "candidates": 2, "held_out": 8, "diversity": 0.0}
+    uap = craft(victim, method="nag", source=Grey64(), budget=480, **params)
+    assert (board * uap.delta).mean() > 0.8 * EPS
+    assert uap.delta.mean().abs() < 0.3 * EPS
 
 
 def test_gap_rescaling_meets_the_bound() -> None:

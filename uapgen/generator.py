@@ -20,13 +20,24 @@ class PerturbationGenerator(nn.Module):
     Residual upsampling blocks, as image generators have, but with group norm: a pattern may not depend on the other
     patterns in its batch. Like NAG's (Mopuri et al., CVPR 2018) it adds fresh noise maps, here fixed per network, at
     every scale, since a convolutional net makes high frequencies reluctantly and perturbations live on them.
+
+    `centred` takes each feature's mean over the pixels away before the last layer. Without it all features there are
+    positive on average, Adam moves all weights on them the same way, and within ten steps the pattern may be one
+    colour, the same for all latents, that saturates the tanh: then no gradient comes through any more.
     """
 
     def __init__(
-        self, size: tuple[int, int], eps: float, *, latent_dim: int = 16, width: int = 16, seed: int = 0
+        self,
+        size: tuple[int, int],
+        eps: float,
+        *,
+        latent_dim: int = 16,
+        width: int = 16,
+        centred: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.size, self.eps, self.latent_dim = size, eps, latent_dim
+        self.size, self.eps, self.latent_dim, self.centred = size, eps, latent_dim, centred
         doublings = max(2, round(math.log2(max(size) / 7)))
         channels = [min(width * 2 ** (doublings - i), 8 * width) for i in range(doublings + 1)]
         self.first = tuple(math.ceil(n / 2**doublings) for n in size)
@@ -44,6 +55,8 @@ class PerturbationGenerator(nn.Module):
         x = self.project(z).view(len(z), -1, *self.first)
         for i, block in enumerate(self.blocks):
             x = block(x, getattr(self, f"noise{i}"))
+        if self.centred:
+            x = x - x.mean((2, 3), keepdim=True)
         h, w = self.size
         return self.eps * self.to_rgb(x)[..., :h, :w].tanh()
 

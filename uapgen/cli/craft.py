@@ -16,6 +16,7 @@ from .options import device_options, parse_bound, parse_settings, say, victim_op
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from ..attacks import Method
     from ..proxies import ProxySource
 
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--proxy", metavar="SPEC", help="Images to craft from: procedural, jigsaw, gaussian, ..., folder:DIR (class proxy)."
 )
+@click.option("--proxy-filter", type=click.Choice(["gold"]), help="Keep the GAN's under-represented samples (cbgan).")
 @click.option("--train-data", metavar="DIR", help="Images of the victim's own domain to craft from (class driven).")
 @click.option("--target", type=int, metavar="CLASS", help="Lead every image to this class.")
 @click.option("--tile", type=int, default=1, show_default=True, help="Repeat the pattern TILE x TILE times.")
@@ -69,6 +71,7 @@ def _craft(
     budget: str,
     seed: int,
     proxy: str | None,
+    proxy_filter: str | None,
     train_data: str | None,
     target: int | None,
     tile: int,
@@ -100,6 +103,8 @@ def _craft(
     from ..runtime import ensure_writable, start_process
     from ..victims import Ensemble, announce, load_victim, split_specs
 
+    if proxy_filter:
+        params |= _filter_setting(find_method(method), proxy_filter, params)
     find_method(method).check(dict(params))
     defences = parse_defences(through) if through is not None else []
     names = [name for text in victims for name in split_specs(text)]
@@ -169,3 +174,15 @@ def _craft(
         f"{time.monotonic() - started:.0f} s here; log in {folder}"
     )
     click.echo(str(out))
+
+
+def _filter_setting(method: Method, name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """--proxy-filter as the parameter that it stands for."""
+    from ..attacks import methods
+
+    if "proxy_filter" not in method.parameters():
+        having = ", ".join(other for other, known in methods().items() if "proxy_filter" in known.parameters())
+        raise UsageError(f"--proxy-filter chooses among a GAN's samples, and {method.name} has none (has: {having})")
+    if params.get("proxy_filter", name) != name:
+        raise UsageError(f"--proxy-filter {name} and --set proxy_filter={params['proxy_filter']} differ; give one")
+    return {"proxy_filter": name}

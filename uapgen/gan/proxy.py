@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,18 +46,36 @@ class ProxyGanSettings:
 
 
 class GanSource:
-    """Proxy images from a trained generator, resized to the victim's input. A ProxySource."""
+    """Proxy images from a trained generator, resized to the victim's input `size`. A ProxySource.
 
-    def __init__(self, generator: Generator, size: tuple[int, ...], real: ProxySource, record: dict[str, Any]) -> None:
+    `discriminator` is the one that it was trained against, where `proxy_gan` was asked for it.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        size: tuple[int, ...],
+        real: ProxySource,
+        record: dict[str, Any],
+        discriminator: Discriminator | None = None,
+    ) -> None:
         self.generator, self.size, self.record = generator.eval().requires_grad_(False), size, record
+        self.discriminator = discriminator.eval().requires_grad_(False) if discriminator else None
         self.data_class = real.data_class
         self._real = real.describe()
 
-    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+    def samples(self, n: int, generator: torch.Generator) -> Tensor:
+        """What the generator makes, at its own size: (n,3,size,size) in [0,1]."""
         device = next(self.generator.parameters()).device
         with torch.no_grad():
-            z = sample_latents(n, self.generator.latent_dim, generator, device)
-            return resize(self.generator(z), self.size).clamp(0, 1)
+            return self.generator(sample_latents(n, self.generator.latent_dim, generator, device))
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Samples at the victim's size."""
+        return resize(images, self.size).clamp(0, 1)
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.resized(self.samples(n, generator))
 
     def describe(self) -> dict[str, Any]:
         return {"source": "gan", "discriminator_saw": self._real, **self.record}
@@ -70,29 +89,40 @@ def proxy_gan(
     seed: int,
     folder: Path | None,
     callback: Callable[[int, dict[str, float]], None] | None = None,
+    with_discriminator: bool = False,
 ) -> GanSource:
     """The proxy GAN for this victim: from the cache if the same one was trained before, else trained in `folder`.
 
     `real` gives what the discriminator sees. The record in `describe()` holds the image-gradients that training took
     (whether or not the cache spared them) and the class coverage of the result: two equal runs describe themselves
-    equally.
+    equally. A cache without the discriminator, as earlier versions left it, is trained again where that is wanted.
     """
     key = _key(victim, real, settings, seed)
     kept = cache_folder() / "gan" / f"{key}.safetensors"
+    kept_d = kept.with_suffix(".discriminator.safetensors")
     generator = Generator(settings.latent_dim, settings.size, settings.width, seed=seed).to(victim.device)
-    if kept.is_file():
+    discriminator = Discriminator(settings.size, settings.width, seed=seed).to(victim.device)
+    whole = kept_d.is_file() or not with_discriminator
+    if kept.is_file() and whole:
         tensors, record = load_state(kept)
         generator.load_state_dict(tensors)
+        if with_discriminator:
+            discriminator.load_state_dict(load_state(kept_d)[0])
     else:
-        generator, record = _train(
-            generator, victim, real, settings, seed, folder or kept.with_suffix(".run"), callback
-        )
+        if kept.is_file():
+            warnings.warn(f"{kept} was kept without its discriminator; the GAN is trained again", stacklevel=2)
+        place = folder or kept.with_suffix(".run")
+        generator, record = _train(generator, discriminator, victim, real, settings, seed, place, callback)
+        # First: the generator's file says that both are there.
+        save_state(kept_d, discriminator.state_dict(), {"generator": key})
         save_state(kept, generator.state_dict(), record)
-    return GanSource(generator, victim.input_size[1:], real, {"key": key, **record})
+    held = discriminator if with_discriminator else None
+    return GanSource(generator, victim.input_size[1:], real, {"key": key, **record}, held)
 
 
 def _train(
     generator: Generator,
+    discriminator: Discriminator,
     victim: Victim,
     real: ProxySource,
     settings: ProxyGanSettings,
@@ -101,8 +131,6 @@ def _train(
     callback: Callable[[int, dict[str, float]], None] | None,
 ) -> tuple[Generator, dict[str, Any]]:
     terms = VictimTerms(victim, settings.weights, every=settings.victim_every, effective=settings.effective)
-    discriminator = Discriminator(settings.size, settings.width, seed=seed)
-    small = (settings.size, settings.size)
     run = RunFolder(
         folder, {"seed": seed, **dataclasses.asdict(settings), "real": real.describe(), "victim": victim.weights_sha256}
     )
@@ -114,7 +142,7 @@ def _train(
     averaged = train_gan(
         generator,
         discriminator,
-        lambda n, g: resize(real.batch(n, g), small).clamp(0, 1),
+        lambda n, g: resize(real.batch(n, g), (settings.size, settings.size)).clamp(0, 1),
         folder=run,
         images=settings.images,
         batch=settings.batch,

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from .active import Active, Pool, choose, learn, top
+from ...gan.gold import (
+    conditional,
+    deviation_ratio,
+    entropy,
+    generated_gap,
+    real_gap,
+    rejection_scale,
+    top,
+    unlabelled_gap,
+)
+from .active import Active, Pool, choose, learn
 from .capacity import Fitting, capacity_figure, fitting_capacity, of_generator, of_set
-from .estimator import conditional, deviation_ratio, entropy, generated_gap, real_gap, rejection_scale, unlabelled_gap
 from .experiment import run
 from .networks import networks
 from .plan import Plan
-from .proxy import proxy_filter, under_representation
 from .rejection import Calibration, acceptance, calibrate, calibration, rejection_samples
 from .reweighting import reweighting, signed_power
 from .table import markdown
@@ -36,7 +44,6 @@ __all__ = [
     "networks",
     "of_generator",
     "of_set",
-    "proxy_filter",
     "real_gap",
     "rejection_samples",
     "rejection_scale",
@@ -45,6 +52,5 @@ __all__ = [
     "signed_power",
     "top",
     "train",
-    "under_representation",
     "unlabelled_gap",
 ]

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...errors import UapgenError, UsageError
 from ...gan.conditional import DiscriminatorNetwork, GeneratorNetwork, Judgement
+from ...gan.gold import top, unlabelled_gap
 from ...gan.steps import UNLABELLED
 from ...runfolder import load_state, save_state
 from ...runtime import rng
-from .estimator import unlabelled_gap
 from .examples import Examples, as_floats
 from .networks import Networks
 from .training import Training, train
@@ -91,11 +91,6 @@ class Pool:
                 parts.append(indices[torch.randint(len(indices), (size,), generator=draws).to(indices.device)])
         pick = torch.cat(parts)
         return self._data.floats(pick, draws), self.labels[pick]
-
-
-def top(scores: Tensor, k: int) -> Tensor:
-    """Indices (k,) of the k highest scores, highest first; of equal ones the first."""
-    return scores.argsort(descending=True, stable=True)[:k]
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...errors import UapgenError, UsageError
 from ...gan.conditional import DiscriminatorNetwork, GeneratorNetwork
+from ...gan.gold import conditional, generated_gap, rejection_scale
 from ...runtime import rng
 from .draw import draw
-from .estimator import conditional, generated_gap, rejection_scale
 
 EPSILON = 1e-6  # keeps the shifted logit finite where the acceptance rate is 0 or 1
 

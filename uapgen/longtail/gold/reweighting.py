@@ -6,8 +6,8 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...gan.conditional import Judgement
+from ...gan.gold import generated_gap
 from ...gan.steps import FakeWeight
-from .estimator import generated_gap
 
 
 def signed_power(x: Tensor, beta: float) -> Tensor:

@@ -2,7 +2,8 @@
 
 Mo, Kim, Kim, Cho, Shin, "Mining GOLD samples for conditional GANs", 2019. A high gap is an under-represented example.
 The marginal part log D/(1-D) is the discriminator's logit; the conditional part comes from its classifier, where the
-estimator takes p_g(c|x) to be 1 for a generated x of class c, and p_data(c|x) to be 1 for a real one.
+estimator takes p_g(c|x) to be 1 for a generated x of class c, and p_data(c|x) to be 1 for a real one. What is done with
+it: longtail/gold, and gold_proxy for the flagship.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...errors import UsageError
-from ...gan.conditional import Judgement
+from ..errors import UsageError
+from .conditional import Judgement
 
 
 def conditional(judged: Judgement, labels: Tensor) -> Tensor:
@@ -56,8 +57,15 @@ def rejection_scale(marginal: Tensor, conditional: Tensor) -> Tensor:
     return _ratio(_deviation(marginal), conditional.square().mean().sqrt())
 
 
+def top(scores: Tensor, k: int) -> Tensor:
+    """Indices (k,) of the k highest scores, highest first; of equal ones the first."""
+    return scores.argsort(descending=True, stable=True)[:k]
+
+
 def _deviation(values: Tensor) -> Tensor:
-    return values.std(correction=0)
+    """Standard deviation; 0 where it is no more than rounding, which a ratio would blow up."""
+    spread = values.std(correction=0)
+    return torch.where(spread > 4 * torch.finfo(values.dtype).eps * values.abs().max(), spread, 0.0)
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
