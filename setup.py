@@ -16,6 +16,7 @@ setup(
         "uapgen.defences",
         "uapgen.evaluation",
         "uapgen.gan",
+        "uapgen.hardening",
         "uapgen.interop",
         "uapgen.longtail",
         "uapgen.longtail.gold",

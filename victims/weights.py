@@ -75,13 +75,18 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def file_preprocessing(path: str | Path) -> dict[str, Any]:
-    """Preprocessing that a safetensors file carries in its metadata (JSON under mean, std, input_size, ...)."""
+    """Preprocessing that a safetensors file carries in its metadata: JSON under mean, std, input_size, ..., or all of
+    it under `preprocessing` in the header of a file of uapgen's own.
+    """
     from safetensors import safe_open
 
     if _head(Path(path))[8:9] != b"{":
         return {}
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
+    header = _json(metadata.get("uapgen", "{}"))
+    if isinstance(header, dict) and isinstance(header.get("preprocessing"), dict):
+        return {key: value for key, value in header["preprocessing"].items() if key in FIELDS}
     return {key: _json(metadata[key]) for key in FIELDS if key in metadata}
 
 

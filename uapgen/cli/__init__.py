@@ -19,6 +19,8 @@ VERBS = {
     "report": "Turn results into one HTML or Markdown page.",
     "show": "Print a perturbation's card; verify, draw or export it.",
     "apply": "Add a perturbation to image files.",
+    "detect": "Test whether images carry one common pattern.",
+    "harden": "Train a victim against universal perturbations.",
     "import": "Turn somebody else's perturbation file into a uapgen file.",
     "methods": "List the crafting methods and their parameters.",
     "victims": "List, show and check victim classifiers.",
