@@ -16,11 +16,12 @@ Accuracy in per cent on the real test images; ± is the sample standard deviatio
 epoch, the result. *Best*: of the best epoch, chosen on the test images themselves, as in the published table; it
 flatters. All classifiers have the same network, recipe and number of images; the real one has fresh crops and flips in
 every epoch. In fixed sets, crops and flips are frozen with the images. The filter is the real classifier of the same
-seed. MS-SSIM: mean over pairs of one class, lower is more varied; at so small a size it has {scales} scales, not five,
-so that absolute values are not those of other papers. Frechet-annotator: distance to the test images in the features
-of that seed's real classifier, which is not an FID, and whose scale differs between seeds. Label agreed: how often the
-real classifier says the condition; passes: with the filter's probability too. Sources are seen before transformations
-and filter. Nothing of the test images reaches training; the best epoch alone is chosen on them."""
+seed. MS-SSIM: mean over pairs of one class, lower is more varied; at so small a size it has fewer scales than five
+({scales} here), so that absolute values are not those of other papers. Frechet-annotator: distance to the test images
+in the features of that seed's real classifier, which is not an FID, and whose scale differs between seeds. Label
+agreed: how often the real classifier says the condition; passes: with the filter's probability too. Sources are seen
+before transformations and filter. Nothing of the test images reaches training; the best epoch alone is chosen on
+them."""
 
 Rows = Sequence[dict[str, Any]]
 
