@@ -3,6 +3,8 @@
 python scripts/bench.py craft --victim embedded/efficientnet_lite0
 python scripts/bench.py uap-vs-art     one pass of the 2017 method, here and in adversarial-robustness-toolbox
 python scripts/bench.py gan            the SNDCGAN step
+python scripts/bench.py evaluate       `evaluate` against the forward passes that it needs
+python scripts/bench.py memory         peak memory of `evaluate` over 1,000 and 10,000 images
 
 The plain loop is what a script would do: fp32, contiguous, weight gradients on, the allocator as it comes. Variants
 take turns, so that a machine whose speed drifts does not favour one; medians are printed.
@@ -172,7 +174,9 @@ def _median(variants: dict[str, Callable[[Tensor], Tensor]], images: Tensor, rou
 
 
 if __name__ == "__main__":
+    from bench_evaluate import evaluate_bench, memory
     from bench_gan import gan
 
-    main.add_command(gan)
+    for command in (gan, evaluate_bench, memory):
+        main.add_command(command)
     main()

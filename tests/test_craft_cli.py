@@ -173,6 +173,8 @@ def test_dry_run_writes_nothing(place: Path, capsys: pytest.CaptureFixture) -> N
     assert plan["params"]["proxy_filter"] == "gold"
     assert plan["victim"]["name"] == "tiny"
     assert plan["eps"] == pytest.approx(10 / 255)
+    assert plan["image_gradients"] == 1200
+    assert plan["seconds"] >= 0
     assert not list(place.glob("d.*"))
 
 

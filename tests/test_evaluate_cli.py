@@ -130,3 +130,19 @@ def test_cheap_checks_come_before_the_victim(workplace: Path) -> None:
     result = CliRunner().invoke(command, ["none.safetensors", "--victim", "no:such", "--data", "data"])
     assert isinstance(result.exception, UapgenError)
     assert "none.safetensors is not there" in str(result.exception)
+
+
+def test_several_patterns_on_several_victims_are_a_matrix(workplace: Path) -> None:
+    (workplace / "dark.py").write_text("import brightness\n\ndef build():\n    return brightness.build(3.5)\n")
+    down = Perturbation.create(
+        torch.full((3, 4, 4), -5 / 255), eps=10 / 255, method={"name": "shift"}, data={"class": "none"}
+    )
+    down.save(workplace / "down.safetensors")
+    words = ["up.safetensors", "down.safetensors", "--victim", "brightness:build", "--data", "data", "--workers", "0"]
+    assert "transfer" not in CliRunner().invoke(command, words).stdout
+    both = CliRunner().invoke(command, [*words, "--victim", "dark:build"])  # another of the same name
+    assert both.exit_code == 0, both.output
+    lines = [line.split() for line in both.stdout.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line[:2] == ["transfer,", "fooling"])
+    assert lines[at][-2:] == ["brightness", "brightness"]
+    assert lines[at + 1 : at + 3] == [["up.safetensors", "6.0", "2.7"], ["down.safetensors", "3.3", "3.3"]]

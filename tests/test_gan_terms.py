@@ -109,5 +109,15 @@ def test_the_cache_spares_training_and_the_record_stays(
     assert len(steps) == 16
 
 
+def test_a_cache_that_cannot_be_written_does_not_cost_the_run(
+    tiny_victim: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").touch()  # no folder, so that not even root can write into it
+    monkeypatch.setenv("UAPGEN_CACHE", str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match=r"not kept for the next run: cannot write .*cache"):
+        made = proxy_gan(tiny_victim, Procedural(32), SMALL, seed=0, folder=tmp_path / "run")
+    assert made.describe()["image_gradients"] == 32
+
+
 def test_resize_keeps_a_constant_and_the_shape() -> None:
     assert torch.allclose(resize(torch.full((1, 3, 8, 8), 0.3), (20, 12)), torch.full((1, 3, 20, 12), 0.3))

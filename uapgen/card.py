@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,6 +21,31 @@ SCHEMA = "uapgen.uap/1"
 NORMS = ("linf", "l2")
 DATA_CLASSES = ("none", "proxy", "driven")
 UNKNOWN_CLASS = "unknown"  # a perturbation that somebody else made: nothing here saw what it was crafted on
+
+# What readers of a card rely on: the kind of each entry, and whether it must be there.
+ENTRIES: dict[str, tuple[type, bool]] = {
+    "delta": (dict, True),
+    "delta.sha256": (str, True),
+    "delta.shape": (list, True),
+    "delta.layout": (str, False),
+    "budget": (dict, True),
+    "budget.norm": (str, True),
+    "budget.eps": (float, True),
+    "budget.max_abs": (float, False),
+    "method": (dict, True),
+    "method.name": (str, True),
+    "method.params": (dict, False),
+    "data": (dict, True),
+    "data.class": (str, False),
+    "victim": (dict, False),
+    "victim.name": (str, False),
+    "victim.members": (list, False),
+    "cost": (dict, False),
+    "cost.image_gradients": (float, False),
+    "environment": (dict, False),
+    "resized_from": (dict, False),
+}
+_KINDS = {dict: "an object", list: "a list", str: "text", float: "a number"}
 
 LINF_TOLERANCE = 1e-6  # absolute: float32 x + delta already misses eps by 6e-8
 L2_TOLERANCE = 1e-5  # relative: a float32 norm over 150,000 entries
@@ -125,19 +151,38 @@ def parse_card(text: str) -> dict[str, Any]:
     """Raises UapgenError when `text` is not a card of a schema that this version reads."""
     try:
         card = json.loads(text)
-    except json.JSONDecodeError as error:
+        json.dumps(card, ensure_ascii=False).encode()  # half a surrogate pair can be read, but never be shown
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeEncodeError are ValueErrors
         raise UapgenError(f"the card is not JSON ({error})") from error
     found = card.get("schema") if isinstance(card, dict) else None
     if found != SCHEMA:
         raise UapgenError(f"the card's schema is {found!r}; uapgen {__version__} reads {SCHEMA!r}")
-    missing = [key for key in ("delta", "budget", "method", "data") if not isinstance(card.get(key), dict)]
-    missing += [key for key in ("sha256", "shape") if key not in (card.get("delta") or {})]
-    missing += [key for key in ("norm", "eps") if key not in (card.get("budget") or {})]
-    if not missing and not isinstance(card["budget"]["eps"], int | float):
-        missing = ["budget.eps as a number"]
+    held = {path: _at(card, path.split(".")) for path in ENTRIES}
+    missing = [path for path, (_, needed) in ENTRIES.items() if needed and held[path] is None]
     if missing:
         raise UapgenError(f"the card lacks {', '.join(missing)}; the file is not a complete {SCHEMA} file")
+    odd = [path for path, (kind, _) in ENTRIES.items() if held[path] is not None and not _is(held[path], kind)]
+    if odd:
+        raise UapgenError(f"the card's {odd[0]} is {_short(held[odd[0]])}; expected {_KINDS[ENTRIES[odd[0]][0]]}")
     return card
+
+
+def _at(card: Any, path: Sequence[str]) -> Any:
+    """What stands there; None where there is nothing, or nothing that could hold it."""
+    for key in path:
+        card = card.get(key) if isinstance(card, dict) else None
+    return card
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:  # a number that a float can hold; true is none
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return isinstance(value, kind)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _timestamp(epoch: str) -> str:

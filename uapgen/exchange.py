@@ -123,7 +123,7 @@ def _to_chw(raw: Tensor, layout: str, path: Path) -> Tensor:
     while raw.ndim > 3 and raw.shape[0] == 1:
         raw = raw[0]
     axis = 0 if layout == "CHW" else -1
-    if raw.ndim != 3 or raw.shape[axis] != 3:
+    if raw.ndim != 3 or raw.shape[axis] != 3 or raw.numel() == 0:
         other = "HWC" if layout == "CHW" else "CHW"
         fits = raw.ndim == 3 and raw.shape[-1 - axis] == 3
         hint = f"; its shape fits --layout {other}" if fits else "; expected one RGB perturbation"

@@ -17,19 +17,26 @@ from torch import Tensor
 
 from .distributed import is_main
 from .errors import UapgenError, UsageError
+from .lock import LOCK, lock
 from .runtime import atomic_write
 
 
 class RunFolder:
     """`RunFolder(path, options)` starts a run, or continues the one in `path` if it was started with the same options.
 
-    Raises UsageError, naming the first option that differs, when `path` holds another run.
+    While the object lives, no other process gets one of that folder. Raises UsageError, naming the first option that
+    differs, when `path` holds another run, and UapgenError when another process is at work in it.
     """
 
     def __init__(self, path: str | Path, options: dict[str, Any], *, restart: bool = False) -> None:
         self.path = Path(path)
+        self._lock = lock(self.path) if is_main() else None
         if restart and (self.path / "options.json").is_file():
-            shutil.rmtree(self.path)
+            for entry in self.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != LOCK:
+                    entry.unlink()
         self._check_options(json.loads(json.dumps(options)))
 
     def _check_options(self, options: dict[str, Any]) -> None:
@@ -47,7 +54,6 @@ class RunFolder:
                     "give --restart to discard it, or another -o"
                 )
         elif is_main():
-            self.path.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as temporary:
                 temporary.write_text(json.dumps(options, indent=1, sort_keys=True) + "\n")
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -118,7 +118,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             raise _unwritable(path, str(error).splitlines()[0]) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong above is what the user should read
+            temporary.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, reason: str) -> UapgenError:

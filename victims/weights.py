@@ -138,7 +138,7 @@ def _read_torch(path: Path, head: bytes) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UapgenError(f"{path} pickles more than tensors and could run code; not opened: {_RESAVE}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # on damaged bytes torch's unpickler raises whatever Python does
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UapgenError(f"torch cannot read weights {path} ({reason}); {_RESAVE}") from error
 

@@ -26,7 +26,9 @@ VERBS = {
     "victims": "List, show and check victim classifiers.",
     "gan": "Train and score GANs on long-tailed data.",
     "doctor": "Say what this machine has: versions, devices, caches, network.",
+    "completion": "Print what a shell needs to complete verbs and options.",
 }
+COMPLETE = "_UAPGEN_COMPLETE"  # the variable in which a shell asks
 
 
 @click.command(cls=LazyGroup, verbs=VERBS, package=__name__, context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,7 +48,7 @@ def main() -> None:
     """Exit codes: 0 done, 1 a gate's policy failed, 2 usage, 3 the run failed, 4 inconclusive, 130 interrupted."""
     verbose = "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]
     try:
-        sys.exit(cli(standalone_mode=False) or 0)
+        sys.exit(cli(prog_name="uapgen", complete_var=COMPLETE, standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code if isinstance(error, click.UsageError) else 3)  # click says 1 for the rest

@@ -12,16 +12,18 @@ from typing import Any
 import click
 
 from ..errors import UapgenError, UsageError
+from .config import config_option
 from .options import device_options, parse_bound, say
 
 
 @click.command("compare")
+@config_option("compare")
 @click.option("--victim", "victims", multiple=True, required=True, metavar="SPEC", help="Craft and measure on it.")
 @click.option("--transfer-victim", "transfer", multiple=True, metavar="SPEC", help="Only measure on it.")
 @click.option("--weights", multiple=True, metavar="[SPEC=]FILE", help="Local weights of a victim; repeatable.")
 @click.option("--arch", multiple=True, metavar="[SPEC=]NAME", help="Architecture of a victim file:PATH; repeatable.")
 @click.option("--methods", multiple=True, required=True, metavar="A,B,...", help="Method specs, or all.")
-@click.option("--data", required=True, metavar="DIR|foolbox", help="Images to measure on.")
+@click.option("--data", required=True, metavar="DIR|TAR|foolbox", help="Images to measure on.")
 @click.option("--train-data", metavar="DIR", help="Images of the victims' domain, for methods that learn from images.")
 @click.option("--import", "imports", multiple=True, metavar="FILE:UNIT:LAYOUT", help="Somebody's perturbation file.")
 @click.option("--eps", default="10", show_default=True, metavar="LEVELS", help="Bound in levels of 255: 10 or 10/255.")
@@ -89,7 +91,7 @@ def _compare(
         raise UsageError("compare runs in one process; start it without torchrun (evaluate is the verb that shards)")
 
     from ..compare import compare, parse_import, parse_methods, parse_seeds
-    from ..evaluation.images import find_images
+    from ..evaluation.files import find_images
     from ..runtime import ensure_writable, start_process
     from ..victims import Victim, announce, load_victim
     from .progress import Progress

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
+from .config import config_option
 from .options import device_options, parse_bound, parse_settings, say, victim_options
 from .progress import Progress
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("craft")
+@config_option("craft")
 @functools.partial(victim_options, multiple=True)
 @click.option("--eps", default="10", show_default=True, metavar="LEVELS", help="Budget in levels of 255: 10 or 10/255.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True)
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     "--run", "run_folder", type=click.Path(path_type=Path), metavar="DIR", help="State and log.  [default: OUT.run]"
 )
 @click.option("--restart", is_flag=True, help="Discard a saved run instead of continuing it.")
-@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved plan as JSON and stop.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the plan as JSON, with its cost, and stop.")
 @device_options
 def command(**options: Any) -> None:
     """Craft a universal perturbation against a victim.
@@ -97,7 +99,7 @@ def _craft(
     if out.suffix != ".safetensors":
         raise UsageError(f"-o {out} should end in .safetensors ('uapgen show' exports other formats)")
 
-    from ..attacks import craft, find_method
+    from ..attacks import craft, find_method, parse_budget
     from ..defences import parse_defences
     from ..proxies import parse_source
     from ..runtime import ensure_writable, start_process
@@ -127,6 +129,9 @@ def _craft(
 
     source = images(f"driven:{train_data}" if train_data else proxy)
     if dry_run:
+        from .estimate import seconds_per_image
+
+        steps = parse_budget(budget)
         plan = {
             "method": method,
             "params": params,
@@ -134,6 +139,8 @@ def _craft(
             "eps": bound,
             "norm": norm,
             "budget": budget,
+            "image_gradients": steps,
+            "seconds": round(steps * seconds_per_image(model, 16, gradient=True)),
             "target": target,
             "tile": tile,
             "through": [defence.name for defence in defences],

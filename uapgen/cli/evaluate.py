@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
+from .config import config_option
 from .options import device_options, say, victim_options
 
 if TYPE_CHECKING:
     import torch
 
-    from ..evaluation import Evaluation
+    from ..evaluation import Evaluation, ImageSet
     from ..perturbation import Perturbation
+    from ..victims import Victim
 
 
 def _explain(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -32,8 +34,9 @@ def _explain(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 # fp32 unless asked otherwise: bf16 moves some predictions, and a reported number should not depend on the processor.
 @click.command(context_settings={"default_map": {"precision": "fp32"}})
 @click.argument("uaps", nargs=-1, required=True, metavar="UAP...", type=click.Path(path_type=Path))
+@config_option("evaluate")
 @functools.partial(victim_options, multiple=True)
-@click.option("--data", required=True, metavar="DIR|foolbox", help="Folder of images; foolbox is its 20 samples.")
+@click.option("--data", required=True, metavar="DIR|TAR|foolbox", help="Folder of images or tars; or foolbox's 20.")
 @click.option("--labels", metavar="CSV", type=click.Path(path_type=Path), help="Labels of the images: file,label.")
 @click.option(
     "--limit", metavar="N", type=click.IntRange(min=1), help="Use N images, evenly spread over the sorted list."
@@ -61,25 +64,13 @@ def _explain(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     type=click.FloatRange(0, 1),
     help="Exit with 1 when a rate is above SHARE (0.4 is 40%), with 4 when its interval straddles it; see 'gate'.",
 )
+@click.option("-n", "--dry-run", is_flag=True, help="Print the plan as JSON, with its cost, and stop.")
 @click.option(
     "--explain", is_flag=True, is_eager=True, expose_value=False, callback=_explain, help="Define every number."
 )
 @device_options
 @click.pass_context
-def command(
-    ctx: click.Context,
-    uaps: tuple[Path, ...],
-    victims: tuple[str, ...],
-    data: str,
-    labels: Path | None,
-    json_file: str | None,
-    predictions: Path | None,
-    defences: str | None,
-    max_fooling_rate: float | None,
-    device: str,
-    threads: int | None,
-    **options: Any,
-) -> None:
+def command(ctx: click.Context, **options: Any) -> None:
     """Measure fooling rates of perturbations on images.
 
     \b
@@ -88,67 +79,58 @@ def command(
     uapgen evaluate uap.safetensors --victim tv/vgg16 --data val --defence none,jpeg75,median3 --per-image linf-pgd:10
     torchrun --nproc-per-node 4 -m uapgen evaluate uap.safetensors --victim timm/resnet50.tv_in1k --data val
     """
-    if options["weights"] and len(victims) > 1:
-        raise UsageError(f"--weights belongs to one victim, and {len(victims)} were given; evaluate them one by one")
+    if options["weights"] and (n := len(options["victims"])) > 1:
+        raise UsageError(f"--weights belongs to one victim, and {n} were given; evaluate them one by one")
     if options["restart"] and not options["run_folder"]:
         raise UsageError("--restart discards what --run DIR holds; give --run DIR too")
     from .. import distributed
     from ..defences import parse_defences
-    from ..evaluation.images import find_images
+    from ..evaluation.files import find_images
     from ..evaluation.per_image import plan_attacks
     from ..perturbation import Perturbation
     from ..runtime import ensure_writable, resolve_device, start_process
 
-    start_process(threads)
-    options["defences"] = parse_defences(defences) if defences is not None else []
-    loaded = [Perturbation.load(path) for path in uaps]
+    start_process(options["threads"])
+    options["defences"] = parse_defences(options["defences"]) if options["defences"] is not None else []
+    uaps = [Perturbation.load(path) for path in options["uaps"]]
     if options["per_image"] is not None:
-        plan_attacks(options["per_image"], loaded)
-    find_images(data)
-    for path in (json_file if json_file != "-" else None, predictions):
-        if path is not None and distributed.is_main():
+        plan_attacks(options["per_image"], uaps)
+    find_images(options["data"])
+    for path in (options["json_file"], options["predictions"]):
+        if path not in (None, "-") and distributed.is_main():
             ensure_writable(path)
-    where = resolve_device(device)
+    where = resolve_device(options["device"])
     distributed.init(where)
     try:
-        result = _run(uaps, loaded, victims, data, labels, json_file, predictions, where, options)
+        result = (_plan if options["dry_run"] else _run)(uaps, where, options)
     finally:
         distributed.finish()
-    if max_fooling_rate is not None and distributed.is_main():
+    if options["max_fooling_rate"] is not None and distributed.is_main() and not options["dry_run"]:
         from .gate import answer
 
-        ctx.exit(answer(result, max_fooling_rate))
+        ctx.exit(answer(result, options["max_fooling_rate"]))
 
 
-def _run(
-    files: tuple[Path, ...],
-    uaps: list[Perturbation],
-    victims: tuple[str, ...],
-    data: str,
-    labels: Path | None,
-    json_file: str | None,
-    predictions: Path | None,
-    device: torch.device,
-    options: dict[str, Any],
-) -> dict[str, Any]:
+def _run(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]) -> dict[str, Any]:
     from ..distributed import is_main
     from ..evaluation.predictions import write_predictions
     from ..evaluation.table import document, render
 
     done: list[Evaluation] = []
     result: dict[str, Any] = {}
-    for spec in victims:
-        done.append(_one_victim(spec, uaps, data, labels, device, options))
+    json_file, predictions = options["json_file"], options["predictions"]
+    for spec in options["victims"]:
+        done.append(_measure(*_load(spec, device, options), uaps, options))
         result = document(
             uaps,
-            [str(file) for file in files],
+            [str(file) for file in options["uaps"]],
             done,
-            data=data,
+            data=options["data"],
             command=shlex.join(["uapgen", *sys.argv[1:]]),
-            complete=len(done) == len(victims),
+            complete=len(done) == len(options["victims"]),
         )
         if is_main() and json_file not in (None, "-"):
-            _write_json(Path(str(json_file)), result)  # after each victim: a later one that fails costs only itself
+            _write_json(Path(json_file), result)  # after each victim: a later one that fails costs only itself
     if not is_main():
         return result
     if predictions is not None:
@@ -160,37 +142,51 @@ def _run(
     return result
 
 
-def _one_victim(
-    spec: str, uaps: list[Perturbation], data: str, labels: Path | None, device: torch.device, options: dict[str, Any]
-) -> Evaluation:
-    from ..evaluation import evaluate, open_images
+def _load(spec: str, device: torch.device, options: dict[str, Any]) -> tuple[Victim, ImageSet]:
+    from ..evaluation import open_images
     from ..victims import announce, load_victim
 
-    victim = load_victim(
-        spec,
-        weights=options["weights"],
-        arch=options["arch"],
-        device=device,
-        precision=options["precision"],
-        offline=options["offline"],
-    )
+    taken = {key: options[key] for key in ("weights", "arch", "precision", "offline")}
+    victim = load_victim(spec, device=device, **taken)
     say(announce(victim))
-    images = open_images(data, victim.transform, labels=labels, num_classes=victim.num_classes, limit=options["limit"])
+    chosen = {key: options[key] for key in ("labels", "limit")}
+    images = open_images(options["data"], victim.transform, num_classes=victim.num_classes, **chosen)
+    return victim, images
+
+
+def _measure(victim: Victim, images: ImageSet, uaps: list[Perturbation], options: dict[str, Any]) -> Evaluation:
+    from ..evaluation import evaluate
+
+    taken = ("batch_size", "seed", "resize", "defences", "per_image", "restart", "workers")
     return evaluate(
         uaps,
         victim,
         images,
-        batch_size=options["batch_size"],
-        seed=options["seed"],
         quantize=not options["no_quantize"],
-        resize=options["resize"],
-        defences=options["defences"],
-        per_image=options["per_image"],
         folder=options["run_folder"],
-        restart=options["restart"],
-        workers=options["workers"],
         progress=True,
+        **{key: options[key] for key in taken},
     )
+
+
+def _plan(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]) -> dict[str, Any]:
+    """Prints what would be measured, and what that costs; returns it."""
+    from ..distributed import is_main
+    from .estimate import evaluation_cost
+
+    loaded = [_load(spec, device, options) for spec in options["victims"]]
+    plan = {
+        "uaps": [{"file": str(file), "sha256": uap.sha256} for file, uap in zip(options["uaps"], uaps, strict=True)],
+        "victims": [
+            {**victim.describe(), "images": images.describe(), **evaluation_cost(uaps, victim, images, options)}
+            for victim, images in loaded
+        ],
+        "defences": [defence.name for defence in options["defences"]],
+        "per_image": options["per_image"],
+    }
+    if is_main():
+        click.echo(json.dumps(plan, indent=1))
+    return plan
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

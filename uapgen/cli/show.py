@@ -46,7 +46,7 @@ def command(
     """
     import json
 
-    from ..errors import UsageError
+    from ..errors import UapgenError, UsageError
     from ..exchange import export
     from ..perturbation import Perturbation
 
@@ -71,7 +71,12 @@ def command(
     elif verify:
         click.echo(f"{file}: ok, sha256 {perturbation.sha256}")
     else:
-        click.echo(f"{file}\n" + "\n".join(f"  {key:<12}{text}" for key, text in _lines(perturbation.card)))
+        try:
+            lines = _lines(perturbation.card)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UapgenError(f"{file}: the card lacks something ({reason}); --json shows it as it is") from error
+        click.echo(f"{file}\n" + "\n".join(f"  {key:<12}{text}" for key, text in lines))
 
 
 def _draw(perturbation: Perturbation, png: Path, on: tuple[Path, ...]) -> None:

@@ -82,7 +82,7 @@ def compare(
         "eps": eps,
         "norm": norm,
         "budget": crafter.budget,
-        "data": describe_files(str(data), one.root, one.names),
+        "data": describe_files(str(data), {name: one.size(name) for name in one.names}),
         "train_data": _describe_folder(train_data),
     }
     described = {name: {**victim.describe(), "precision": victim.precision} for name, victim in everyone.items()}
@@ -108,4 +108,4 @@ def _describe_folder(path: str | Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     root = Path(path)
-    return describe_files(str(path), root, [file.relative_to(root).as_posix() for file in list_images(root)])
+    return describe_files(str(path), {f.relative_to(root).as_posix(): f.stat().st_size for f in list_images(root)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -120,8 +120,8 @@ def _slug(text: str) -> str:
     return safe if len(safe) <= LONGEST else f"{safe[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def describe_files(path: str, root: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Which images a comparison is about: names and sizes of files in `root`; `path` is what the user wrote."""
-    entries = (f"{name}\t{(root / name).stat().st_size}" for name in names)
+def describe_files(path: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Which images a comparison is about: names of files and their bytes; `path` is what the user wrote."""
+    entries = (f"{name}\t{size}" for name, size in sizes.items())
     digest = hashlib.sha256("\n".join(entries).encode(errors="surrogateescape")).hexdigest()
-    return {"path": path, "images": len(names), "sha256": digest}
+    return {"path": path, "images": len(sizes), "sha256": digest}

@@ -181,8 +181,8 @@ def noise_floors(uaps: Sequence[Perturbation], seed: int) -> list[Perturbation]:
 
 def _is_white_box(uap: Perturbation, victim: Victim) -> bool:
     origin = uap.card.get("victim") or {}
-    crafted_on = [origin, *origin.get("members", [])]  # members: of an ensemble
-    return any(entry.get("weights_sha256") == victim.weights_sha256 for entry in crafted_on)
+    crafted_on = [origin, *(origin.get("members") or [])]  # members: of an ensemble
+    return any(isinstance(e, dict) and e.get("weights_sha256") == victim.weights_sha256 for e in crafted_on)
 
 
 def _environment(victim: Victim) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UapgenError, UsageError
+from .files import FOOLBOX, find_images
 from .labels import find_labels, foolbox_labels
+from .tars import Member
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 MAX_CORRUPT = 0.01  # of the images; more than that is a broken copy, not a stray file
-FOOLBOX = "foolbox"
 
 
 class Batch(NamedTuple):
@@ -52,10 +52,18 @@ class ImageSet(Dataset):
     def __getitem__(self, position: int) -> tuple[int, Tensor | str]:
         """(position, (3,H,W) uint8), or (position, reason) for a file that cannot be decoded."""
         try:
-            image = read_rgb(self.root / self.names[position])
+            image = read_rgb(self.locate(self.names[position]))
         except Exception as error:  # Pillow's decoders raise anything on broken bytes; the file is named and counted
             return position, " ".join(str(error).split()) or type(error).__name__
         return position, self.transform(image)
+
+    def locate(self, name: str) -> Path | IO[bytes]:
+        """Where the bytes of an image are."""
+        return self.root / name
+
+    def size(self, name: str) -> int:
+        """How many bytes an image file has."""
+        return (self.root / name).stat().st_size
 
     def batches(
         self,
@@ -79,6 +87,14 @@ class ImageSet(Dataset):
         """Hash of names and labels in order: two results with the same hash are about the same images."""
         return _sha256(f"{name}\t{label}" for name, label in zip(self.names, self.labels, strict=True))
 
+    def describe(self) -> dict[str, Any]:
+        return {
+            "path": str(self.root),
+            "images": len(self),
+            "labelled": sum(label >= 0 for label in self.labels),
+            "list_sha256": self.list_sha256,
+        }
+
     def check_corrupt(self, corrupt: Sequence[tuple[int, str]]) -> None:
         """Raises UapgenError when more than 1% of the set could not be read."""
         if len(corrupt) > MAX_CORRUPT * len(self):
@@ -87,6 +103,19 @@ class ImageSet(Dataset):
                 f"{len(corrupt)} of {len(self)} images in {self.root} cannot be read, more than {MAX_CORRUPT:.0%}; "
                 f"the first is {self.names[position]} ({reason}); repair or remove them"
             )
+
+
+@dataclass(frozen=True)
+class ArchivedImages(ImageSet):
+    """Images inside tars: `members` by name; `root` is the tar, or the folder of tars."""
+
+    members: Mapping[str, Member] = field(default_factory=dict)
+
+    def locate(self, name: str) -> IO[bytes]:
+        return io.BytesIO(self.members[name].read())
+
+    def size(self, name: str) -> int:
+        return self.members[name].size
 
 
 def _sha256(lines: Iterable[str]) -> str:
@@ -106,7 +135,7 @@ def default_workers() -> int:
     return 0 if cores <= 2 else min(8, cores - 1)
 
 
-def read_rgb(path: Path) -> Image.Image:
+def read_rgb(path: Path | IO[bytes]) -> Image.Image:
     """Any picture file as 8-bit RGB. 16-bit grey keeps its high byte (Pillow alone would saturate it); transparency is
     dropped; EXIF orientation is ignored, as in the published ImageNet accuracies.
     """
@@ -129,8 +158,9 @@ def open_images(
 ) -> ImageSet:
     """The images under the folder `data`, sorted by name, with labels for a victim of `num_classes` classes.
 
-    Labels come from the first that applies: the CSV `labels` or `data`/labels.csv (header `file,label`, paths relative
-    to `data`); folders with WordNet names when the victim has ImageNet's 1000 classes; folders with integer names;
+    `data` may be a .tar too, or a folder of them, webdataset's shards among them. Labels come from the first that
+    applies: the CSV `labels` or `data`/labels.csv (header `file,label`, paths relative to `data`); in tars, NAME.cls
+    beside NAME.jpg; folders with WordNet names when the victim has ImageNet's 1000 classes; folders with integer names;
     as many folders as classes, in alphabetical order. Else they are unknown, and a note says so. `data` = "foolbox" is
     the 20 labelled ImageNet images inside the foolbox package. `limit` keeps that many images, evenly spread
     over the sorted list, so that a tree of classes stays balanced.
@@ -138,41 +168,15 @@ def open_images(
     `transform` takes a PIL image to (3,H,W) uint8 (`Victim.transform`). Raises UsageError for a folder that is missing
     or holds no image, and for labels that do not fit.
     """
-    root, names = find_images(data)
+    root, names, archive = find_images(data)
     if str(data) == FOOLBOX and labels is None:
         found, notes = foolbox_labels(names, num_classes)
     else:
-        found, notes = find_labels(root, names, labels, num_classes)
+        found, notes = find_labels(root, names, labels, num_classes, archive)
     keep = spread(len(names), limit)
     chosen = [names[i] for i in keep], [found[i] for i in keep]
-    return ImageSet(root, *chosen, transform, tuple(notes), _sha256(names))
-
-
-def find_images(data: str | Path) -> tuple[Path, list[str]]:
-    """The folder and its image files, relative and sorted; hidden files are left out. Reads no image.
-
-    Raises UsageError for a folder that is missing or holds no image.
-    """
-    root = _foolbox_folder() if str(data) == FOOLBOX else Path(data)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "is not there"
-        raise UsageError(f"data {str(data)!r} {what}; expected a folder of images, or {FOOLBOX!r}")
-    files = (
-        Path(folder, name).relative_to(root) for folder, _, held in os.walk(root, followlinks=True) for name in held
-    )
-    names = sorted(f.as_posix() for f in files if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
-    if str(data) == FOOLBOX:
-        names = [name for name in names if name.startswith("imagenet_")]
-    if not names:
-        raise UsageError(f"{root} holds no image; expected files such as .jpg or .png, in it or in its folders")
-    return root, names
-
-
-def _foolbox_folder() -> Path:
-    spec = find_spec("foolbox")
-    if spec is None or not spec.submodule_search_locations:
-        raise UapgenError("--data foolbox needs the foolbox package; pip install foolbox, or give a folder of images")
-    return Path(spec.submodule_search_locations[0]) / "data"
+    described = root, *chosen, transform, tuple(notes), _sha256(names)
+    return ArchivedImages(*described, archive.images) if archive else ImageSet(*described)
 
 
 def spread(n: int, limit: int | None) -> list[int]:

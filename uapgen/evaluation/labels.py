@@ -1,21 +1,24 @@
-"""Which class an image file belongs to: from a CSV, from folder names, or from foolbox's file names."""
+"""Which class an image file belongs to: from a CSV, from .cls entries, from folder names, or from foolbox's names."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from ..errors import UsageError
 from .classnames import IMAGENET_CLASSES, wordnet_indices
+from .tars import Archive
 
 UNKNOWN = -1
 
 Found = tuple[list[int], list[str]]  # a label for each name, and notes on how they were found
 
 
-def find_labels(root: Path, names: Sequence[str], table: Path | None, num_classes: int) -> Found:
+def find_labels(
+    root: Path, names: Sequence[str], table: Path | None, num_classes: int, archive: Archive | None = None
+) -> Found:
     """Class indices in [0, num_classes) for `names` (relative to `root`), -1 where unknown.
 
     An explicit `table` must fit, or UsageError; a labels.csv that lies in `root` and does not fit is a note.
@@ -27,7 +30,35 @@ def find_labels(root: Path, names: Sequence[str], table: Path | None, num_classe
             return table_labels(root / "labels.csv", names, num_classes)
         except UsageError as error:
             return [UNKNOWN] * len(names), [f"labels unknown: {error}"]
-    return folder_labels(names, num_classes)
+    if archive and archive.classes:
+        return class_file_labels(names, archive.classes, num_classes)
+    return folder_labels([_in_last_folder(name, archive.tops) for name in names] if archive else names, num_classes)
+
+
+def class_file_labels(names: Sequence[str], classes: Mapping[str, str], num_classes: int) -> Found:
+    """Labels from .cls entries, as webdataset has them: an index, or a WordNet name for 1000 classes."""
+    texts = [classes.get(name.rpartition(".")[0]) for name in names]
+    found = [None if text is None else _index(text, num_classes) for text in texts]
+    labels = [UNKNOWN if index is None else index for index in found]
+    strange = next((text for text, index in zip(texts, found, strict=True) if text is not None and index is None), None)
+    notes = []
+    if UNKNOWN in labels:
+        why = "they have no .cls entry" if strange is None else f".cls {strange!r} is no class of this victim"
+        notes.append(
+            f"labels unknown for {labels.count(UNKNOWN)} of {len(names)} images: {why} ({num_classes} classes)"
+        )
+    return labels, notes
+
+
+def _in_last_folder(name: str, tops: Collection[str]) -> str:
+    """FOLDER/IMAGE for an image in a tar, which often has folders above those of the classes. A tar's own name (`tops`)
+    counts only if it is a WordNet name: shard 00001 is not class 1.
+    """
+    path = PurePosixPath(name)
+    folder = path.parent.name
+    if path.parent.as_posix() in tops and folder not in wordnet_indices():
+        return path.name
+    return f"{folder}/{path.name}" if folder else path.name
 
 
 def table_labels(table: Path, names: Sequence[str], num_classes: int) -> Found:

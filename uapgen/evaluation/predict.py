@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from .. import distributed
 from ..defences import Defence
 from ..errors import UapgenError
 from ..victims import Victim
-from .images import ImageSet
+from .images import Batch, ImageSet
 from .ledger import Ledger
 from .per_image import PerImage
 from .results import UNREAD
@@ -59,20 +58,47 @@ class Looks:
 
 
 def predict(
-    batches: Any, looks: Looks, victim: Victim, images: ImageSet, ledger: Ledger
+    batches: Iterable[Batch], looks: Looks, victim: Victim, images: ImageSet, ledger: Ledger
 ) -> tuple[Tensor, list[tuple[int, str]]]:
-    """Top-1 classes (rows, N) int64 of all ranks, -1 where not read; and all ranks' corrupt images."""
-    for batch in batches:
-        if batch.images is None:
-            ledger.add(torch.empty(looks.rows, 0, dtype=torch.int64), batch.positions, batch.corrupt)
-        else:
-            x = batch.images.to(victim.device, non_blocking=True).float() / 255
-            ledger.add(looks.classes(victim, x, batch.positions.tolist()), batch.positions, batch.corrupt)
+    """Top-1 classes (rows, N) int64 of all ranks, -1 where not read; and all ranks' corrupt images.
+
+    Raises UapgenError, naming the images, when the victim raises; when a decoding process dies; and for broken images.
+    """
+    for batch in _delivered(batches):
+        ledger.add(_classes(batch, looks, victim, images), batch.positions, batch.corrupt)
         images.check_corrupt(ledger.corrupt)
     ledger.save()
     gathered = sorted({tuple(entry) for share in distributed.all_gather_objects(ledger.corrupt) for entry in share})
     images.check_corrupt(gathered)
     return distributed.all_sum(ledger.held.to(victim.device)).cpu() + UNREAD, gathered
+
+
+def _delivered(batches: Iterable[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UapgenError(
+            "a process that decodes images died, perhaps because memory ran out; try fewer --workers, or --workers 0"
+        ) from error
+
+
+def _classes(batch: Batch, looks: Looks, victim: Victim, images: ImageSet) -> Tensor:
+    """(rows, B) for the images of a batch that could be read."""
+    if batch.images is None:
+        return torch.empty(looks.rows, 0, dtype=torch.int64)
+    positions = batch.positions.tolist()
+    try:
+        return looks.classes(victim, batch.images.to(victim.device, non_blocking=True).float() / 255, positions)
+    except UapgenError:
+        raise
+    except Exception as error:  # whatever the victim's module raises, or a defence of the user's
+        reason = (str(error).splitlines() or [""])[0]
+        raise UapgenError(
+            f"{victim.name} raised {type(error).__name__} ({reason}) on images {images.names[positions[0]]} to "
+            f"{images.names[positions[-1]]}; a smaller --batch-size helps where memory ran out"
+        ) from error
 
 
 def perturb(x: Tensor, delta: Tensor, quantize: bool = True) -> Tensor:

@@ -141,7 +141,7 @@ def count_row(
     n, known = len(clean), labels >= 0
     changed, correct = clean != adv, known & (clean == labels)
     labelled = int(known.sum())
-    target = card["method"].get("params", {}).get("target")
+    target = (card["method"].get("params") or {}).get("target")
     return Row(
         method=str(card["method"]["name"]),
         norm=str(card["budget"]["norm"]),
@@ -151,7 +151,9 @@ def count_row(
         fooling_rate=Rate(int(changed.sum()), n),
         adversarial_accuracy=Rate(int((known & (adv == labels)).sum()), labelled) if labelled else None,
         success_on_correct=Rate(int((changed & correct).sum()), int(correct.sum())) if labelled else None,
-        targeted=_targeted(clean, adv, labels, target) if isinstance(target, int) else None,
+        targeted=_targeted(clean, adv, labels, target)
+        if isinstance(target, int) and 0 <= target < num_classes
+        else None,
         histogram=torch.bincount(adv, minlength=num_classes),
     )
 
@@ -172,9 +174,6 @@ def clean_accuracy(clean: Tensor, labels: Tensor) -> Rate | None:
 def describe_data(images: ImageSet, corrupt: Sequence[tuple[int, str]]) -> dict[str, Any]:
     """Which images these were; `corrupt` holds (position, reason)."""
     return {
-        "path": str(images.root),
-        "images": len(images),
-        "labelled": sum(label >= 0 for label in images.labels),
-        "list_sha256": images.list_sha256,
+        **images.describe(),
         "corrupt": [{"file": images.names[position], "reason": reason} for position, reason in corrupt],
     }

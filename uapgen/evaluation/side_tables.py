@@ -20,6 +20,25 @@ DEFENCE_COLUMNS = (
 REFERENCE_COLUMNS = ("per image", "adv acc", "fooling rate [95% CI]", "victim")
 
 
+def transfer_lines(result: dict[str, Any]) -> list[str]:
+    """Fooling rates in per cent, a line for each perturbation and a column for each victim; empty for one of either."""
+    victims = [(victim["name"], victim["weights_sha256"]) for victim in result["victims"]]
+    if len(victims) < 2 or len(result["uaps"]) < 2:
+        return []
+    rates = {(row["uap"], row["victim"], row["victim_weights_sha256"]): row for row in result["rows"]}
+    # The empty last column is what `align` sets to the left.
+    head = ("transfer, fooling rates in %", *(name for name, _ in victims), "")
+    rows = [
+        (str(uap["file"]), *(_transfer(rates.get((index, *victim))) for victim in victims), "")
+        for index, uap in enumerate(result["uaps"])
+    ]
+    return align([head, *rows])
+
+
+def _transfer(row: dict[str, Any] | None) -> str:
+    return "-" if row is None else percent(row["fooling_rate"]) + ("*" if row["white_box"] else " ")
+
+
 def defence_lines(result: dict[str, Any], uap: int) -> list[str]:
     """The table of perturbation number `uap` behind each defence; empty without defences, as in older documents."""
     rows = [row for row in result.get("defences", []) if row["uap"] == uap]

@@ -11,7 +11,7 @@ from .classnames import class_name
 from .intervals import Rate
 from .layout import align, percent
 from .results import Evaluation, Row, find_floor
-from .side_tables import defence_lines, reference_lines
+from .side_tables import defence_lines, reference_lines, transfer_lines
 
 SCHEMA = "uapgen.evaluation/1"
 DATA_WORDS = {"none": "data-free", "proxy": "proxy data", "driven": "data-driven"}
@@ -133,7 +133,7 @@ def _rate_json(rate: Rate | None) -> dict[str, Any] | None:
 
 
 def render(result: dict[str, Any]) -> str:
-    """A document as text: for each perturbation its header and a row per victim, then the warnings."""
+    """A document as text: for each perturbation its header and a row per victim, the matrix of both, the warnings."""
     blocks = []
     for index, uap in enumerate(result["uaps"]):
         rows = [row for row in result["rows"] if row["uap"] == index]
@@ -141,6 +141,8 @@ def render(result: dict[str, Any]) -> str:
             lines = [*_header(uap, result), *align([COLUMNS, *map(_cells, rows)])]
             lines += defence_lines(result, index) + reference_lines(result, index, uap["card"]["budget"])
             blocks.append("\n".join(lines))
+    if matrix := transfer_lines(result):
+        blocks.append("\n".join(matrix))
     notes = ["* crafted on this victim (white box)"] if any(row["white_box"] for row in result["rows"]) else []
     notes += [f"! {text}" for text in result["warnings"]]
     return "\n\n".join(blocks) + ("\n\n" + "\n".join(notes) if notes else "") + "\n"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UapgenError
 from ..proxies import ProxySource
 from ..runfolder import RunFolder, load_state, save_state
 from ..runtime import rng
@@ -113,9 +114,11 @@ def proxy_gan(
             warnings.warn(f"{kept} was kept without its discriminator; the GAN is trained again", stacklevel=2)
         place = folder or kept.with_suffix(".run")
         generator, record = _train(generator, discriminator, victim, real, settings, seed, place, callback)
-        # First: the generator's file says that both are there.
-        save_state(kept_d, discriminator.state_dict(), {"generator": key})
-        save_state(kept, generator.state_dict(), record)
+        try:  # the discriminator first: the generator's file says that both are there
+            save_state(kept_d, discriminator.state_dict(), {"generator": key})
+            save_state(kept, generator.state_dict(), record)
+        except UapgenError as error:  # a full or read-only disk costs the next run its time, not this one
+            warnings.warn(f"the GAN is not kept for the next run: {error}", stacklevel=2)
     held = discriminator if with_discriminator else None
     return GanSource(generator, victim.input_size[1:], real, {"key": key, **record}, held)
 

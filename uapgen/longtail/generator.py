@@ -148,9 +148,13 @@ def load_generator(path: str | Path, *, device: str | torch.device = "auto") -> 
     tensors, header = load_state(path)
     if header.get("kind") != KIND:
         raise UapgenError(f"{path} is no generator of uapgen (kind {header.get('kind')!r}); expected {KIND!r}")
-    recipe, counts = GanRecipe(**header["recipe"]), torch.tensor(header["trained_on"]["counts"])
-    network = recipe.generator(counts, header["size"], header["seed"])
-    network.load_state_dict(tensors)
+    try:
+        recipe, counts = GanRecipe(**header["recipe"]), torch.tensor(header["trained_on"]["counts"])
+        network = recipe.generator(counts, header["size"], header["seed"])
+        network.load_state_dict(tensors)
+    except Exception as error:  # whatever a network's constructor says to numbers that are none
+        reason = " ".join(str(error).split())[:200]
+        raise UapgenError(f"{path} is damaged: its header and its weights make no generator ({reason})") from error
     network = fast_layout(network.to(resolve_device(device)))  # as in training: another layout rounds differently
     return TrainedGenerator(network.eval().requires_grad_(False), header)
 

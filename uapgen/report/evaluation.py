@@ -127,14 +127,14 @@ def _rate(rate: dict[str, Any] | None) -> str:
 
 
 def _heat(document: dict[str, Any]) -> Section:
-    names = [victim["name"] for victim in document["victims"]]
+    victims = [(victim["name"], victim["weights_sha256"]) for victim in document["victims"]]
     rows = []
     for index in range(len(document["uaps"])):
-        held = {row["victim"]: row for row in document["rows"] if row["uap"] == index}
-        heat = [_heat_cell(held.get(name)) for name in names]
+        held = {(row["victim"], row["victim_weights_sha256"]): row for row in document["rows"] if row["uap"] == index}
+        heat = [_heat_cell(held.get(victim)) for victim in victims]
         rows.append([Cell(label(document, index)), *heat])
     caption = "Fooling rates in %: patterns down, victims across; *: crafted on that victim"
-    return Section("Transfer", tables=[Table(caption, ["pattern", *names], rows)])
+    return Section("Transfer", tables=[Table(caption, ["pattern", *(name for name, _ in victims)], rows)])
 
 
 def _heat_cell(row: dict[str, Any] | None) -> Cell:

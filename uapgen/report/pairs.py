@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import UapgenError
 from ..evaluation import open_images
 from ..evaluation.classnames import IMAGENET_CLASSES, class_name
+from ..evaluation.files import FOOLBOX
 from ..evaluation.fooling import perturb
-from ..evaluation.images import FOOLBOX
 from ..perturbation import Perturbation
 from ..victims import Victim, load_victim
 from .page import Pair, Picture, Section, percent

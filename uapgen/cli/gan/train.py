@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from ..config import config_option
 from ..options import device_options, parse_settings, say
 from ..progress import Progress
 from .data import data_options, recipe_settings, training_data
 
 
 @click.command("train")
+@config_option("gan", "train")
 @data_options
 @click.option(
     "--classifier", type=click.Path(path_type=Path), metavar="FILE", help="In the loop, for balance; or its run folder."
