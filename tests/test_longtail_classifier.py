@@ -18,9 +18,7 @@ from uapgen.longtail.classifier_file import (
     accuracy,
     balanced,
     class_accuracy,
-    classifier_header,
     confusion,
-    load_classifier,
 )
 from uapgen.longtail.data import LabelledImages
 from uapgen.longtail.imbalance_losses import (
@@ -32,10 +30,11 @@ from uapgen.longtail.imbalance_losses import (
     ldam_margins,
 )
 from uapgen.longtail.recipe import Recipe
-from uapgen.longtail.resnet import CifarResNet, CosineLinear, shortcut
 from uapgen.longtail.sources import digits
 from uapgen.longtail.splits import long_tailed
-from uapgen.victims import Preprocessing, Victim
+from uapgen.victims import Preprocessing, Victim, load_victim
+from uapgen.victims.resnet import CifarResNet, CosineLinear, shortcut
+from uapgen.victims.trained import classifier_header, load_classifier
 
 TINY = Recipe(depth=8, width=4, epochs=2, batch=64, warmup=1)
 
@@ -182,6 +181,13 @@ def test_a_loaded_classifier_is_the_trained_one(trained: tuple[Path, Victim]) ->
     assert torch.equal(loaded(x), victim(x)) and loaded.describe() == victim.describe()
     normalised = (x - x.new_tensor(loaded.preprocessing.mean).view(1, 3, 1, 1)) / loaded.preprocessing.std[0]
     torch.testing.assert_close(loaded.module(normalised), loaded(x), atol=0.1, rtol=0.1)  # (bf16 on some processors)
+
+
+def test_its_file_is_a_victim_without_an_architecture(trained: tuple[Path, Victim]) -> None:
+    folder, victim = trained
+    named = load_victim(f"file:{folder / 'classifier.safetensors'}", device="cpu")
+    x = digits(train=False).images[:8].float() / 255
+    assert torch.equal(named(x), victim(x)) and named.weights_sha256 == victim.weights_sha256
 
 
 class Stop(Exception):

@@ -16,6 +16,7 @@ from .graph import load_graph
 from .hub import load_repository, load_timm
 from .local import load_callable
 from .spec import Spec, parse
+from .trained import classifier_header, load_classifier
 from .victim import Victim
 from .vision import load_vision
 from .weights import file_preprocessing
@@ -34,9 +35,10 @@ def load_victim(
     """The victim that `spec` names, with its own normalisation inside.
 
     `spec` is `timm/NAME.TAG` (or a bare NAME: timm first, then torchvision), `tv/NAME.WEIGHTS`, `embedded/NAME`,
-    `file:PATH` with `arch`, `module:function`, `hf-hub:ORG/NAME`, `local-dir:DIR`, or a program that is only run:
-    `file:PATH.onnx`, .pt2 or .torchscript, with `:mean=0.5,...` after it. timm and tv names take options:
-    `NAME:random` for a dry run, `NAME:pad_type=same,mean=0.5,std=0.5` for model arguments and preprocessing.
+    `file:PATH` with `arch` (without, for a file of `uapgen gan classifier`), `module:function`, `hf-hub:ORG/NAME`,
+    `local-dir:DIR`, or a program that is only run: `file:PATH.onnx`, .pt2 or .torchscript, then `:mean=0.5,...`.
+    timm and tv names take options: `NAME:random` for a dry run, `NAME:pad_type=same,mean=0.5,std=0.5` for model
+    arguments and preprocessing.
     `weights` is a local file to use in place of published weights; preprocessing then comes from the options, else from
     the file's metadata, else from the tag's configuration. `check` runs `check_victim`; see `victim.warnings`.
 
@@ -47,6 +49,8 @@ def load_victim(
     if parsed.kind == "graph":
         loaded: Loaded | Victim = load_graph(Path(parsed.name), parsed.preprocessing, target)
         precision = "fp32"  # a program computes as it was written
+    elif parsed.kind == "file":
+        loaded = load_classifier(parsed.name, device=target, precision=precision)
     else:
         loaded = _load(parsed, file, offline)
     if isinstance(loaded, Loaded):
@@ -79,8 +83,13 @@ def _combine(text: str, arch: str | None, weights: Path | None) -> tuple[Spec, P
     if spec.kind == "file":
         if weights:
             raise UsageError(f"--victim {text} already names a file; drop --weights")
+        if not arch and classifier_header(spec.name):
+            return spec, None
         if not arch:
-            raise UsageError(f"--victim {text} needs --arch NAME: a timm name, tv/NAME or module:function")
+            raise UsageError(
+                f"--victim {text} needs --arch NAME: a timm name, tv/NAME or module:function "
+                "(files of 'uapgen gan classifier' need none)"
+            )
         spec, weights = parse(arch), Path(spec.name)
         if spec.kind not in ("timm", "tv", "python"):
             raise UsageError(f"--arch {arch} is no architecture; expected a timm name, tv/NAME or module:function")

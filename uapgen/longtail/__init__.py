@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..victims.trained import load_classifier
 from .classifier import train_classifier
-from .classifier_file import load_classifier
 from .data import LabelledImages
 from .recipe import Recipe
 from .sources import load_data

@@ -17,9 +17,9 @@ from ..lines import Lines
 from ..runfolder import RunFolder
 from ..runtime import resolve_device, rng
 from ..victims import Victim
+from ..victims.trained import load_classifier
 from .bench_plan import Cell, Plan
 from .classifier import train_classifier
-from .classifier_file import load_classifier
 from .data import LabelledImages
 from .generator import train_generator
 from .jobs import in_processes

@@ -18,12 +18,13 @@ from ..errors import UapgenError
 from ..runfolder import RunFolder, load_optimizer_tensors, optimizer_tensors
 from ..runtime import resolve_device, resolve_precision, rng
 from ..victims import Victim
+from ..victims.resnet import CifarResNet
+from ..victims.trained import as_victim
 from .augment import crop, draw_crops
-from .classifier_file import accuracy, as_victim, confusion, finish, header_for
+from .classifier_file import accuracy, confusion, finish, header_for
 from .data import LabelledImages, Stream
 from .imbalance_losses import classification_loss, effective_weights
 from .recipe import Recipe
-from .resnet import CifarResNet
 
 FILE, STATE = "classifier.safetensors", "training"
 

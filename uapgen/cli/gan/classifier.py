@@ -33,9 +33,9 @@ def command(**options: Any) -> None:
     """
     from ...longtail import Recipe, train_classifier
     from ...longtail.classifier import FILE
-    from ...longtail.classifier_file import classifier_header
     from ...longtail.plans import make
     from ...runtime import ensure_writable, start_process
+    from ...victims.trained import classifier_header
 
     recipe = make(Recipe, recipe_settings(parse_settings(options["settings"])), "--set")
     start_process(options["threads"])

@@ -16,8 +16,8 @@ from ...lines import Lines
 from ...perturbation import Perturbation
 from ...runtime import resolve_device
 from ...victims import Victim
+from ...victims.trained import load_classifier
 from ..classifier import FILE
-from ..classifier_file import load_classifier
 from ..data import LabelledImages
 from ..sources import load_data
 from .cells import Cell, sources
