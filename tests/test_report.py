@@ -246,3 +246,19 @@ def test_the_command(place: Path) -> None:
         done = run(*words)
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
         assert message in done.stderr
+
+
+def test_patterns_that_are_gone_cost_one_line(tiny_victim: Victim, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for i, picture in enumerate(gratings(8, seed=5)[0]):
+        levels = (picture * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+        Image.fromarray(levels).save(tmp_path / "data" / f"{i}.png")
+    run = tmp_path / "run"
+    compare({"tiny": tiny_victim}, "noise,fff", tmp_path / "data", run, budget=8, workers=0)
+    patterns = sorted((run / "uaps").iterdir())
+    patterns[0].unlink()
+    pairs = [s for s in write_report(run, tmp_path / "r.html").sections if s.title == "Images and predictions"]
+    assert sum("Not shown, because" in note for note in pairs[0].notes) == 1
+    patterns[1].unlink()
+    pairs = [s for s in write_report(run, tmp_path / "r.html").sections if s.title == "Images and predictions"]
+    assert pairs[0].notes == [f"No pattern is shown: their files are not in {run / 'uaps'}."]

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import UapgenError, UsageError, did_you_mean
 from .config import Loaded, seeded_init
+from .hf import load_transformers, saved_by_timm
 from .network import hub_cached, hub_offline, need_network, torch_cache
 from .spec import Spec
 from .victim import Preprocessing
@@ -47,17 +48,25 @@ def load_timm(spec: Spec, *, weights: Path | None, offline: bool) -> Loaded:
 
 
 def load_repository(spec: Spec, *, offline: bool) -> Loaded:
-    """`hf-hub:ORG/NAME[@REVISION]` and `local-dir:DIR`: a config.json with weights beside it, as timm saves them."""
+    """`hf-hub:ORG/NAME[@REVISION]` and `local-dir:DIR`: a config.json with weights beside it, as timm saves them.
+
+    Folders and cached repositories may be transformers' too.
+    """
     full, cached = f"{spec.kind}:{spec.name}", None
     if spec.kind == "hf-hub":
         cached = hub_cached(spec.name, ["config.json"]) and hub_cached(spec.name, HUB_FILES)
         if not cached:
             need_network(full, None, offline=offline)
     elif not Path(spec.name, "config.json").is_file():
-        raise UsageError(f"{full}: no config.json in {spec.name}; expected a folder that timm saved a model to")
+        raise UsageError(
+            f"{full}: no config.json in {spec.name}; expected a folder that timm or transformers saved a model to"
+        )
+    name = full if spec.kind == "hf-hub" else f"local-dir:{Path(spec.name).resolve().name}"
+    folder = cached.parent if cached else Path(spec.name)
+    if (cached or spec.kind == "local-dir") and not saved_by_timm(folder):
+        return load_transformers(folder, name)
     module = _published(full, {}, cached)
     _check_classifier(module, full, pretrained=True)
-    name = full if spec.kind == "hf-hub" else f"local-dir:{Path(spec.name).resolve().name}"
     config: Any = module.pretrained_cfg
     return Loaded(module, name, "pretrained", timm_preprocessing(module, name), config.get("license"), spec.name)
 

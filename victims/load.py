@@ -36,9 +36,9 @@ def load_victim(
 
     `spec` is `timm/NAME.TAG` (or a bare NAME: timm first, then torchvision), `tv/NAME.WEIGHTS`, `embedded/NAME`,
     `file:PATH` with `arch` (without, for a file of `uapgen gan classifier`), `module:function`, `hf-hub:ORG/NAME`,
-    `local-dir:DIR`, or a program that is only run: `file:PATH.onnx`, .pt2 or .torchscript, then `:mean=0.5,...`.
-    timm and tv names take options: `NAME:random` for a dry run, `NAME:pad_type=same,mean=0.5,std=0.5` for model
-    arguments and preprocessing.
+    `local-dir:DIR` (timm's or transformers'), or a program that is only run: `file:PATH.onnx`, .pt2 or .torchscript,
+    then `:mean=0.5,...`. timm and tv names take options: `NAME:random` for a dry run,
+    `NAME:pad_type=same,mean=0.5,std=0.5` for model arguments and preprocessing.
     `weights` is a local file to use in place of published weights; preprocessing then comes from the options, else from
     the file's metadata, else from the tag's configuration. `check` runs `check_victim`; see `victim.warnings`.
 

@@ -138,6 +138,8 @@ def _value(text: str) -> Any:
 def _unknown(text: str) -> UsageError:
     if Path(text).is_file():
         return UsageError(f"victim {text!r} is a file; say --victim file:{text} --arch NAME")
+    if Path(text, "config.json").is_file():
+        return UsageError(f"victim {text!r} is a folder; say --victim local-dir:{text}")
     bare = text.partition(":")[0]
     names = known_names()
     if bare.startswith("embedded/"):

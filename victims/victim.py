@@ -150,9 +150,9 @@ class Victim:
         convs = [name for name, module in self.module.named_modules() if isinstance(module, nn.Conv2d)]
         if len(convs) > 3:
             return convs
-        blocks = [
-            name for name, m in self.module.named_modules() if type(m).__name__.endswith(("Block", "EncoderLayer"))
-        ]
+        kinds = [(name, type(module).__name__) for name, module in self.module.named_modules()]
+        blocks = [name for name, kind in kinds if kind.endswith(("Block", "EncoderLayer"))]
+        blocks = blocks or [name for name, kind in kinds if kind.endswith("Layer")]  # ViTLayer: transformers' names
         return blocks or convs or [n for n, m in self.module.named_modules() if isinstance(m, nn.Linear)][:-1]
 
     def batch_norms(self) -> list[str]:

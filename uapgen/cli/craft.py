@@ -13,7 +13,7 @@ import click
 
 from ..errors import UsageError
 from .config import config_option
-from .options import device_options, parse_bound, parse_settings, say, victim_options
+from .options import device_options, parse_bound, parse_settings, say, tensorboard_option, victim_options
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 )
 @click.option("--restart", is_flag=True, help="Discard a saved run instead of continuing it.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the plan as JSON, with its cost, and stop.")
+@tensorboard_option
 @device_options
 def command(**options: Any) -> None:
     """Craft a universal perturbation against a victim.
@@ -84,6 +85,7 @@ def _craft(
     run_folder: Path | None,
     restart: bool,
     dry_run: bool,
+    tensorboard: Path | None,
     device: str,
     precision: str,
     offline: bool,
@@ -112,6 +114,7 @@ def _craft(
     names = [name for text in victims for name in split_specs(text)]
     if len(names) > 1 and (weights or arch):
         raise UsageError(f"--weights and --arch belong to one victim, and {len(names)} were given")
+    progress = Progress(tensorboard)
     start_process(threads)
     ensure_writable(out)
     loaded = [
@@ -152,7 +155,6 @@ def _craft(
         )
         return
     folder = run_folder or out.with_name(out.name + ".run")
-    progress = Progress()
     started = time.monotonic()
     try:
         uap = craft(

@@ -43,6 +43,12 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def tensorboard_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--tensorboard."""
+    kind, text = click.Path(path_type=Path), "Write the run's numbers there too, for TensorBoard (an extra)."
+    return click.option("--tensorboard", type=kind, metavar="DIR", help=text)(command)
+
+
 def weight_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--weights and --arch, for a victim whose weights are a local file."""
     for option in (

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation")
 
 
 class Progress:
-    """A tqdm bar a stage on stderr; the bar's unit is image-gradients."""
+    """A tqdm bar a stage on stderr, in image-gradients; `tensorboard` is a folder for its numbers too."""
 
-    def __init__(self) -> None:
+    def __init__(self, tensorboard: Path | None = None) -> None:
         self._stage = ""
         self._bar: Any = None
+        self._scalars: Any = None
+        if tensorboard:
+            from ..tensorboard import Scalars
+
+            self._scalars = Scalars(tensorboard)
 
     def __call__(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
         from tqdm import tqdm
@@ -32,8 +38,13 @@ class Progress:
         assert self._bar is not None
         self._bar.set_postfix({name: figures[name] for name in SHOWN if name in figures}, refresh=False)
         self._bar.update(done - self._bar.n)
+        if self._scalars is not None:
+            self._scalars(stage, done, total, figures)
 
     def close(self) -> None:
+        """Ends the stage."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        if self._scalars is not None:
+            self._scalars.close()

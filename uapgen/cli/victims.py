@@ -28,7 +28,7 @@ def command() -> None:
       tv/NAME, tv/NAME.IMAGENET1K_V2     torchvision
       embedded/efficientnet_lite0        weights from an installed package: no network
       file:PATH --arch NAME              local weights; NAME --weights PATH is the same
-      hf-hub:ORG/NAME, local-dir:DIR     what timm saved there
+      hf-hub:ORG/NAME, local-dir:DIR     what timm or transformers saved there
       module:function                    your own: returns nn.Module or (nn.Module, Preprocessing)
     timm and tv names take options:
       NAME:random                        random weights, for dry runs

@@ -18,25 +18,17 @@ import foolbox
 import torch
 from foolbox.attacks import L2ProjectedGradientDescentAttack, LinfProjectedGradientDescentAttack
 from foolbox.attacks.base import FixedEpsilonAttack, get_criterion, raise_if_kwargs, verify_input_bounds
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UsageError
 from ..perturbation import Perturbation
 from ..victims import Victim
+from .module import VictimModule
 
 
 def as_foolbox(victim: Victim) -> foolbox.PyTorchModel:
     """The victim as a foolbox model: bounds (0, 1), on the victim's device; it goes on owning its normalisation."""
-    return foolbox.PyTorchModel(_Logits(victim).eval(), bounds=(0, 1), device=victim.device)
-
-
-class _Logits(nn.Module):
-    def __init__(self, victim: Victim) -> None:
-        super().__init__()
-        self.victim = victim
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.victim(x)
+    return foolbox.PyTorchModel(VictimModule(victim).eval(), bounds=(0, 1), device=victim.device)
 
 
 class UniversalAttack(FixedEpsilonAttack):

@@ -143,13 +143,16 @@ def _rates(document: dict[str, Any], victim: str) -> Section:
 
 def _transfer(document: dict[str, Any]) -> Section:
     names = document["transfer"]["victims"]
+    several = len(document["crafted_on"]) > 1  # else the column would say one name over and over
     rows = []
     for row in document["transfer"]["rows"]:
         rates = zip(names, row["rates"], strict=True)
         heat = [_heat_cell(rate, name == row["crafted_on"]) for name, rate in rates]
-        rows.append([*cells(row["method"], row["crafted_on"] or "imported"), *heat])
-    caption = "Fooling rates in %: crafted down, measured across; *: the victim it was crafted on"
-    return Section("Transfer", tables=[Table(caption, ["method", "crafted on", *names], rows, left=2)])
+        origin = [row["crafted_on"] or "imported"] if several else []
+        rows.append([*cells(row["method"], *origin), *heat])
+    head = ["method", *(["crafted on"] if several else []), *names]
+    caption = "Fooling rates in %: crafted down, measured across; *: the victim it was crafted on (none: imported)"
+    return Section("Transfer", tables=[Table(caption, head, rows, left=1 + several)])
 
 
 def _heat_cell(rate: float | None, own: bool) -> Cell:

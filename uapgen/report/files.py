@@ -36,14 +36,18 @@ def find_uaps(results: StoredResults) -> tuple[dict[int, Perturbation], list[str
 
 
 def find_crafted(results: StoredResults) -> tuple[dict[str, Perturbation], list[str]]:
-    """One perturbation of each method for the first crafted victim, as its table is ordered; and what lacks."""
+    """One perturbation of each method for the first crafted victim, as its table is ordered; and a note on the rest."""
     store = Store(results.path.parent)
-    notes: list[str] = []
+    lacking: list[str] = []
     found: dict[str, Perturbation] = {}
     order = [row["method"] for row in results.document["rows"]]
     for entry in sorted(results.document["spectra"], key=lambda entry: order.index(entry["method"])):
         try:
             found[str(entry["method"])] = Perturbation.load(store.uap(entry["uap"]))
         except UapgenError:
-            notes.append(f"the pattern of {entry['method']} is not in {store.path / 'uaps'}: it is not shown")
-    return found, notes
+            lacking.append(str(entry["method"]))
+    if not lacking:
+        return found, []
+    if not found:
+        return found, [f"No pattern is shown: their files are not in {store.path / 'uaps'}."]
+    return found, [f"Not shown, because their files are not in {store.path / 'uaps'}: {', '.join(lacking)}."]

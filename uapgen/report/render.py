@@ -30,8 +30,9 @@ def render(page: Page, form: str) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Names of victims and methods are long words: a line may end after each of their parts."""
-    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[/:,_@+])(?=\w)", text))
+    """Names of victims and methods are long words: a line may end after each of their parts, but not before a %."""
+    parts = re.split(r"(?<=[/:,_@+=])(?=\w)", text.replace(" %", "\N{NO-BREAK SPACE}%"))
+    return Markup("<wbr>").join(escape(part) for part in parts)
 
 
 def _inline(png: bytes) -> str:

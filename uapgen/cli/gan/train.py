@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..config import config_option
-from ..options import device_options, parse_settings, say
+from ..options import device_options, parse_settings, say, tensorboard_option
 from ..progress import Progress
 from .data import data_options, recipe_settings, training_data
 
@@ -24,6 +24,7 @@ from .data import data_options, recipe_settings, training_data
 @click.option("--save-every", type=click.IntRange(min=0), default=256_000, show_default=True, metavar="IMAGES")
 @click.option("--grid-every", type=click.IntRange(min=0), default=0, metavar="IMAGES", help="Sheets while training.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help="State, log, result.")
+@tensorboard_option
 @device_options
 def command(**options: Any) -> None:
     """Train a GAN on labelled data.
@@ -47,6 +48,7 @@ def command(**options: Any) -> None:
     from .score import load_annotator
 
     recipe = make(GanRecipe, recipe_settings(parse_settings(options["settings"])), "--set")
+    progress = Progress(options["tensorboard"])
     start_process(options["threads"])
     device = resolve_device(options["device"])
     init(device)
@@ -55,7 +57,6 @@ def command(**options: Any) -> None:
     data = training_data(options)
     say(f"{data.name}: {len(data)} images of {data.size[0]}x{data.size[1]}, classes {data.counts().tolist()}")
     classifier = load_annotator(options["classifier"], device, "auto") if options["classifier"] else None
-    progress = Progress()
     train_generator(
         data,
         recipe,
