@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..defences import Defence
+from ..distributed import from_main, world
 from ..errors import UsageError
 from ..perturbation import Perturbation
 from ..proxies import ProxySource, combined_class
@@ -47,6 +48,7 @@ __all__ = [
     "Crafting",
     "Method",
     "check_craft",
+    "check_sharing",
     "craft",
     "find_method",
     "methods",
@@ -89,6 +91,8 @@ def craft(
     pattern is kept in `folder`/marks.
     With a `folder` the run saves its state there and the same call goes on after an interruption, ending in the same
     bytes. `params` are the method's own (see `find_method(name).parameters()`).
+    Under torchrun (`distributed.init` was called) every process calls this with the same arguments and gets the same
+    perturbation: each takes its rows of every batch, where the method `shares`, and does all of the work where not.
 
     Raises UsageError for a bad argument, UapgenError when the run fails.
     """
@@ -110,11 +114,12 @@ def craft(
         "stop_on": stop_on.describe() if stop_on else None,
         **({"through": [defence.name for defence in through]} if through else {}),
     }
-    run_folder = RunFolder(folder, options, restart=restart) if folder else None
-    run = Crafting(victim, source, eps, seed, steps, norm, target, tile, stop_on, run_folder, callback)
+    run_folder = from_main(lambda: RunFolder(folder, options, restart=restart)) if folder else None
+    worker = victim.sharing() if chosen.shares and world() > 1 else victim
+    run = Crafting(worker, source, eps, seed, steps, norm, target, tile, stop_on, run_folder, callback)
     if through:
         # Keyed by what has been spent, which a resumed run knows: it draws what the uninterrupted one would have drawn.
-        run.victim = behind(victim, through, lambda: run.rng("through", *run.cost.as_dict().values()))
+        run.victim = behind(worker, through, lambda: run.rng("through", *run.cost.as_dict().values()))
     run.snapshots = Snapshots(run_folder.path / "marks", marks) if run_folder else None
     delta = project(run.tied(chosen.function(run, **params)), eps, norm)[0].cpu()
     sources = (run.sources or ([source] if source else [])) + ([stop_on] if stop_on else [])
@@ -139,8 +144,20 @@ def craft(
         victim=victim.describe(),
         seed=seed,
         cost=run.cost.as_dict(),
-        environment={"device": victim.device.type, "precision": victim.precision},
+        environment={"device": victim.device.type, "precision": victim.precision, **_processes(run)},
     )
+
+
+def check_sharing(method: str, processes: int) -> None:
+    """Raises UsageError, naming those that can, for a method that cannot share its work among `processes`."""
+    if processes > 1 and not find_method(method).shares:
+        sharing = _names(lambda m: m.shares)
+        raise UsageError(f"{method} cannot share its work out, start it without torchrun; those that can: {sharing}")
+
+
+def _processes(run: Crafting) -> dict[str, int]:
+    """How many processes made the pattern, for the card: the order of their sums shows in its last bits."""
+    return {"processes": world()} if run.victim.shared else {}
 
 
 def check_craft(

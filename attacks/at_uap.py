@@ -63,6 +63,7 @@ def at_uap(
         for _ in range(inner_steps):
             variable = r.requires_grad_(True)
             (up,) = torch.autograd.grad(similarity(view((x + variable + delta).clamp(0, 1)), clean), variable)
+            (up,) = victim.summed([up])
             run.cost.image_gradients += len(x)
             # Within `inner_steps` steps of radius / inner_steps r cannot leave its ball.
             r = (r + radius * run.eps / inner_steps * steepest_each(up, run.norm)).detach()

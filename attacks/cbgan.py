@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..distributed import world
 from ..errors import UsageError
 from ..gan.balance import coverage
 from ..gan.gold_proxy import GoldPool, check_share
@@ -81,6 +82,10 @@ def cbgan(
     real = run.source or Procedural(victim.input_size[1:], victim.device)
     sources: list[tuple[ProxySource, float]] = [(_pooled(real, pool, run.seed), 1 - gan_weight)]
     gan_images = int(gan_share * run.budget) // gan_batch * gan_batch if gan else 0
+    if gan_images and gan_batch % world():
+        raise UsageError(
+            f"gan_batch={gan_batch} does not split over {world()} processes; give a multiple, or gan=false"
+        )
     if gan_images:
         settings = ProxyGanSettings(
             images=gan_images * gan_every,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..distributed import from_main
 from ..proxies import ProxySource
 from ..runfolder import RunFolder
 from ..runtime import rng
@@ -85,7 +86,8 @@ class Crafting:
 
     def saved(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The stage's last saved state on the victim's device; the cost is set back to what it was then."""
-        held = self.folder.load(stage) if self.folder else None
+        folder = self.folder
+        held = from_main(lambda: folder.load(stage)) if folder else None
         if held is None:
             return None
         tensors, meta = held

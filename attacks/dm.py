@@ -45,7 +45,9 @@ class Twin:
             own = log_p.gather(1, labels[:, None]).mean()
             loss = -(1 - smoothing) * own - smoothing * log_p.mean()
             found = torch.autograd.grad(loss, self.weights, allow_unused=True)
-            pairs = [(w, g) for w, g in zip(self.weights, found, strict=True) if g is not None]
+            moving = [(w, g) for w, g in zip(self.weights, found, strict=True) if g is not None]
+            whole = self.victim.summed([g for _, g in moving])
+            pairs = list(zip([w for w, _ in moving], whole, strict=True))
             length = torch.stack([g.norm() for _, g in pairs]).norm() + 1e-12
             with torch.no_grad():
                 for weight, gradient in pairs:
@@ -61,6 +63,7 @@ class Twin:
         for _ in range(steps):
             variable = x.detach().requires_grad_(True)
             (down,) = torch.autograd.grad(F.cross_entropy(self.victim(variable), labels, reduction="sum"), variable)
+            (down,) = self.victim.summed([down])
             moved = x - radius / 8 * down / _lengths(down) - images
             x = (images + moved * (radius / _lengths(moved)).clamp_max(1)).clamp(0, 1)
         return x

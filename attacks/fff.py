@@ -20,7 +20,7 @@ def product_of_means(layers: Sequence[Tensor], rectify: bool) -> Tensor:
     return -torch.stack([(mean + 1e-9).log() for mean in means]).sum()
 
 
-@register("fff", paper="Mopuri et al., BMVC 2017", year=2017, stops=True)
+@register("fff", paper="Mopuri et al., BMVC 2017", year=2017, stops=True, shares=False)
 def fff(run: Crafting, *, lr: float = 0.1 / 255, rectify: bool = True, normalise: bool = True) -> Tensor:
     """Raises the product of all layers' mean activations for delta alone: no image, one image-gradient a step.
 

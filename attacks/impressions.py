@@ -143,6 +143,7 @@ class _Climb:
         x = at["images"].detach().requires_grad_(True)
         logits = self.run.victim(self.settings.shake(x, generator))
         (up,) = torch.autograd.grad(logits.gather(1, at["classes"].unsqueeze(1)).sum(), x)
+        (up,) = self.run.victim.summed([up])
         self.run.cost.image_gradients += len(x)
         at["steps"] = at["steps"] + 1
         at["mean"], at["square"] = b1 * at["mean"] + (1 - b1) * up, b2 * at["square"] + (1 - b2) * up.square()

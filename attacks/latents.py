@@ -14,7 +14,7 @@ from .images import ImagesWithCrops
 from .loop import repeat
 from .losses import displacement_similarity
 from .objective import Objective
-from .training import Training
+from .training import Training, sum_gradients
 
 
 def train_latents(
@@ -54,6 +54,7 @@ def train_latents(
         similarity = displacement_similarity(clean.features, *probe.features.chunk(2))
         optimizer.zero_grad()
         (loss + diversity * similarity).backward()
+        sum_gradients(run, optimizer)
         optimizer.step()
         run.cost.image_gradients += 2 * half
         return {"loss": round(loss.item(), 5), "similarity": round(similarity.item(), 4)}

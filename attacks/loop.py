@@ -107,9 +107,12 @@ def optimise(
 
 
 def gradient_of(run: Crafting, loss: Callable[[Tensor], Tensor], delta: Tensor, images: int) -> tuple[Tensor, float]:
-    """d loss / d delta, tied over tiles, and the loss itself; counts `images` image-gradients."""
+    """d loss / d delta, tied over tiles and summed over processes, and the loss itself.
+
+    Counts `images` image-gradients, the batch of all processes.
+    """
     variable = delta.detach().requires_grad_(True)
     value = loss(variable)
     (towards,) = torch.autograd.grad(value, variable)
     run.cost.image_gradients += images
-    return run.tied(towards), round(value.item(), 6)
+    return run.tied(run.victim.summed([towards])[0]), round(value.item(), 6)

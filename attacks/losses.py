@@ -8,25 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import shares
+
 
 def activation_energy(layers: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
     """-mean over layers of log(1/2 sum_i w_i ||a_i||^2): the data-free objective of GD-UAP and its descendants.
 
     `layers` are activations (B,...); `weights` (B,), detached, weigh the images as PSP-UAP does (its w_i^2 = 1/KL_i).
+    Under torchrun `layers` are this process's rows; `weights` are of the whole batch, and so is the result.
     """
-    weights = torch.ones(len(layers[0]), device=layers[0].device) if weights is None else weights
+    if weights is None:
+        weights = torch.ones(len(layers[0]), device=layers[0].device)
+    else:
+        weights = weights[shares.rows(len(weights))]
     energies = [(a.float().flatten(1).square().sum(1) * weights).sum() for a in layers]
-    return -torch.stack([(0.5 * energy + 1e-9).log() for energy in energies]).mean()
+    return -torch.stack([(0.5 * energy + 1e-9).log() for energy in shares.total(energies)]).mean()
 
 
 def log_energy(layers: Sequence[Tensor]) -> Tensor:
     """-mean over layers and images of log(1/2 ||a||^2): every image counts alike.
 
     In the logarithm of a sum over the batch the images with the largest activations, which are fooled already, take the
-    gradient; here each image pulls with weight 1/energy.
+    gradient; here each image pulls with weight 1/energy. Under torchrun `layers` are this process's rows.
     """
     energies = torch.stack([a.float().flatten(1).square().sum(1) for a in layers])
-    return -(0.5 * energies + 1e-9).log().mean()
+    return -shares.mean((0.5 * energies + 1e-9).log())
 
 
 def stubborn_weights(clean: Tensor, perturbed: Tensor, temperature: float) -> Tensor:

@@ -94,7 +94,7 @@ def train_nag(
         pairs = torch.cat([deltas, deltas.roll(1, 0)])
         probe = victim.probe((x.repeat(2, 1, 1, 1) + pairs).clamp(0, 1), layers=[middle])
         fool = fooling(probe.logits, labels.repeat(2), run.target)
-        apart = distance(*probe.layers[0].chunk(2))
+        apart = distance(*victim.whole(probe.layers[0], 2 * half).chunk(2))
         step(run, optimizer, fool - diversity * apart, 2 * half)
         offer(run, lambda: network(choice[:1]))
         figures = {"loss": round(fool.item(), 5), "distance": round(apart.item(), 4)}

@@ -40,7 +40,7 @@ class MomentumStep:
         self._mean = tensors.get("momentum")
 
 
-@register("pd-ua", paper="Liu et al., ICCV 2019", year=2019)
+@register("pd-ua", paper="Liu et al., ICCV 2019", year=2019, shares=False)
 def pd_ua(
     run: Crafting,
     *,

@@ -26,6 +26,7 @@ class Method:
     norms: tuple[str, ...] = ("linf",)
     targeted: bool = False  # has a form that leads every image to one class
     stops: bool = False  # its paper stops on the fooling rate of images: takes `stop_on`
+    shares: bool = True  # its batches can be shared out over processes
 
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The method's own keyword parameters, by name."""
@@ -56,11 +57,16 @@ def register(
     norms: tuple[str, ...] = ("linf",),
     targeted: bool = False,
     stops: bool = False,
+    shares: bool = True,
 ) -> Callable[[Craft], Craft]:
-    """Makes a function known as `--method NAME`."""
+    """Makes a function known as `--method NAME`.
+
+    A method `shares` (torchrun) if its gradients come from `gradient_of`, or pass `Victim.summed`, and what it reads of
+    layers from `losses`, `uapgen.shares` or `Victim.whole`.
+    """
 
     def keep(function: Craft) -> Craft:
-        _METHODS[name] = Method(name, function, paper, year, images, norms, targeted, stops)
+        _METHODS[name] = Method(name, function, paper, year, images, norms, targeted, stops, shares)
         return function
 
     return keep

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..distributed import is_main
 from ..runfolder import load_state, save_state
 
 
@@ -20,7 +21,7 @@ class Snapshots:
         self.folder, self.marks = Path(folder), sorted(marks)
 
     def offer(self, image_gradients: int, delta: Callable[[], Tensor]) -> None:
-        for mark in self.marks:
+        for mark in self.marks if is_main() else ():
             if image_gradients >= mark and not self._file(mark).is_file():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 save_state(self._file(mark), {"delta": delta()}, {"image_gradients": image_gradients})

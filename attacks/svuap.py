@@ -90,7 +90,14 @@ class _Vector:
         self.pattern, self.moved = tensors["pattern"], tensors["moved"].item()
 
 
-@register("sv-uap", paper="Khrulkov and Oseledets, CVPR 2018", year=2018, images="driven", norms=("linf", "l2"))
+@register(
+    "sv-uap",
+    paper="Khrulkov and Oseledets, CVPR 2018",
+    year=2018,
+    images="driven",
+    norms=("linf", "l2"),
+    shares=False,
+)
 def sv_uap(
     run: Crafting,
     *,

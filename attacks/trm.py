@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..shares import total
 from .artificial import shown
 from .crafting import Crafting
 from .layerwise import first, follow_curriculum, layer_names, layer_outputs
@@ -17,13 +18,14 @@ def truncated_ratio(positive: Sequence[Tensor], negative: Sequence[Tensor], weig
     """`weight` sum_l log(1/2 ||min(a_l, 0)||) - sum_l log(1/2 ||max(a_l, 0)||^2), norms over the batch.
 
     `positive` and `negative` are the activations (B,...) that each term reads. The norm of the negative part is not
-    squared, as in the public code.
+    squared, as in the public code. Under torchrun the activations are those of this process's rows.
     """
-    up = [0.5 * a.float().clamp_min(0).square().sum() for a in positive]
+    up = [0.5 * energy for energy in total([a.float().clamp_min(0).square().sum() for a in positive])]
     raised = torch.stack([(energy + 1e-9).log() for energy in up]).sum()
     if not negative:
         return -raised
-    down = [0.5 * (a.float().clamp_max(0).square().sum() + 1e-12).sqrt() for a in negative]
+    energies = total([a.float().clamp_max(0).square().sum() for a in negative])
+    down = [0.5 * (energy + 1e-12).sqrt() for energy in energies]
     return weight * torch.stack([(energy + 1e-9).log() for energy in down]).sum() - raised
 
 

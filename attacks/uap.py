@@ -75,7 +75,8 @@ class _Kept(torch.autograd.Function):
     def backward(ctx: Any, *towards: Tensor) -> tuple[Tensor, None]:
         kept = ctx.kept
         kept.run.cost.image_gradients += len(towards[0])
-        return torch.autograd.grad(kept.logits, kept.images, towards[0], retain_graph=True)[0], None
+        found = torch.autograd.grad(kept.logits, kept.images, towards[0], retain_graph=True)
+        return kept.run.victim.summed(found)[0], None
 
 
 class _Passes:

@@ -5,6 +5,7 @@ python scripts/bench.py uap-vs-art     one pass of the 2017 method, here and in 
 python scripts/bench.py gan            the SNDCGAN step
 python scripts/bench.py evaluate       `evaluate` against the forward passes that it needs
 python scripts/bench.py memory         peak memory of `evaluate` over 1,000 and 10,000 images
+python scripts/bench.py scale          craft under torchrun with 1, 2, ... processes
 
 The plain loop is what a script would do: fp32, contiguous, weight gradients on, the allocator as it comes. Variants
 take turns, so that a machine whose speed drifts does not favour one; medians are printed.
@@ -176,7 +177,8 @@ def _median(variants: dict[str, Callable[[Tensor], Tensor]], images: Tensor, rou
 if __name__ == "__main__":
     from bench_evaluate import evaluate_bench, memory
     from bench_gan import gan
+    from bench_scale import scale
 
-    for command in (gan, evaluate_bench, memory):
+    for command in (gan, evaluate_bench, memory, scale):
         main.add_command(command)
     main()

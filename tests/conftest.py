@@ -29,6 +29,15 @@ def tiny_net(classes: int = 10, width: int = 16) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
+def small_victim() -> Victim:
+    """A quarter as wide and not trained, the same in every process."""
+    torch.manual_seed(0)
+    net = tiny_net(width=4).train()
+    with torch.no_grad():
+        net(torch.rand(64, 3, 32, 32))  # batch-norm statistics of their own
+    return Victim(net, name="small", preprocessing=TINY, device="cpu", precision="fp32")
+
+
 def gratings(n: int, seed: int) -> tuple[Tensor, Tensor]:
     """n pictures (n,3,32,32) in [0,1] of 10 classes: gratings of 5 orientations and 2 frequencies, with noise."""
     generator = torch.Generator().manual_seed(seed)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from conftest import gratings
 from uapgen.cli.compare import assign, command
-from uapgen.errors import UapgenError, UsageError
+from uapgen.errors import UsageError
 
 VICTIM = """
 import torch
@@ -95,12 +95,6 @@ def test_cheap_checks_come_before_the_victims(arguments: list[str], message: str
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
     assert not Path("run").exists()
-
-
-def test_one_process_only(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    result = CliRunner().invoke(command, [*COMPARE, "--methods", "noise"])
-    assert isinstance(result.exception, UapgenError) and "torchrun" in str(result.exception)
 
 
 def test_weights_belong_to_a_victim() -> None:

@@ -186,7 +186,7 @@ def test_from_the_shell_and_once_more_with_a_uap(tmp_path: Path, monkeypatch: py
     assert all(0 <= row["last_accuracy"] <= row["best_accuracy"] <= 1 for row in found if row["kind"] == "classifier")
     assert all(row["ms_ssim_scales"] == 2 for row in found if row["kind"] == "source")
     shares = next(line for line in done.stdout.splitlines() if line.startswith("| 2, 0.75/0.25, best"))
-    assert shares.split("|")[2].strip() == "-" and "it has 2 scales" in done.stdout
+    assert shares.split("|")[2].strip() == "-" and "(2 here)" in done.stdout
 
     delta = 8 / 255 * torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0)).sign()
     uap = Perturbation.create(delta, eps=8 / 255, method={"name": "signs"}, data={"class": "none"})

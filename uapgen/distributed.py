@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from .errors import UapgenError
+
+Value = TypeVar("Value")
 
 
 def init(device: torch.device) -> None:
@@ -50,6 +54,25 @@ def all_gather_objects(value: object) -> list:
     values: list = [None] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def from_main(make: Callable[[], Value]) -> Value:
+    """What `make()` gives on rank 0, where alone it is called, on every rank; its UapgenError is raised on all.
+
+    For what is read from disk, which other machines need not see, or might see a moment later.
+    """
+    if world() == 1:
+        return make()
+    held: list = [None, None]
+    if rank() == 0:
+        try:
+            held[0] = make()
+        except UapgenError as error:
+            held[1] = error
+    dist.broadcast_object_list(held, src=0)
+    if held[1] is not None:
+        raise held[1]
+    return held[0]
 
 
 def finish() -> None:

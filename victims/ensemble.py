@@ -54,7 +54,8 @@ class Ensemble(Victim):
                     hook = victim.head.register_forward_pre_hook(keep_input(seen, str(number)))
                     hooks.callback(hook.remove)
             probe = super().probe(x, layers, inputs_of)
-        return Probe(probe.logits, torch.cat([pooled(head) for head in seen.values()], 1), probe.layers)
+        features = torch.cat([pooled(head) for head in seen.values()], 1)
+        return Probe(probe.logits, self.whole(features, len(x)), probe.layers)
 
     def layers(self) -> list[str]:
         found = [

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UapgenError, UsageError
 from ..runtime import module_sha256, resolve_device, resolve_precision
+from ..shares import own, share, summed, whole
 from .hooks import keep_input, keep_output, pooled
 
 
@@ -73,6 +74,7 @@ class Victim:
         self.warnings: list[str] = []
         self.before: Callable[[Tensor], Tensor] | None = None  # what images pass before they reach the network
         self.through: list[str] = []  # and what that is called
+        self.shared = False  # see `sharing`
         self.preprocessing = preprocessing or Preprocessing()
         self.precision = resolve_precision(precision, self.device, self.module)
         self.mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, -1, 1, 1)
@@ -106,6 +108,9 @@ class Victim:
             raise UsageError(f"victim {self.name} expected images (B,3,H,W) in [0,1], got shape {tuple(x.shape)}")
         if self.before:
             x = self.before(x)
+        return whole(self._logits(share(x)), len(x)) if self.shared else self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
         x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         bf16 = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -118,7 +123,7 @@ class Victim:
     def probe(self, x: Tensor, layers: Sequence[str] = (), inputs_of: Sequence[str] = ()) -> Probe:
         """One forward pass that also returns features, outputs of `layers` and inputs of `inputs_of`, in that order.
 
-        Names come from `layers()` or `batch_norms()`.
+        Names come from `layers()` or `batch_norms()`. Of a shared victim the layers are those of this process's rows.
         """
         if self.head is None:
             raise UsageError(
@@ -134,13 +139,31 @@ class Victim:
             hooks.callback(self.head.register_forward_pre_hook(keep_input(seen, "<head")).remove)
             logits = self(x)
         kept = [seen[name] for name in layers] + [seen["<" + name] for name in inputs_of]
-        return Probe(logits, pooled(seen["<head"]), kept)
+        if self.shared:
+            kept = [own(layer, len(x)) for layer in kept]
+        return Probe(logits, self.whole(pooled(seen["<head"]), len(x)), kept)
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features (B,F): what the classifier layer reads, averaged over positions where it is
         convolutional.
         """
         return self.probe(x).features
+
+    def sharing(self, shared: bool = True) -> Victim:
+        """This victim for batches that are the same on all processes, each of which computes its rows (see `shares`);
+        `shared`=False: for batches of each process's own. Weights are shared in either case.
+        """
+        twin = copy.copy(self)
+        twin.shared = shared
+        return twin
+
+    def whole(self, mine: Tensor, n: int) -> Tensor:
+        """The rows (n,...) of the batch of which this process's pass gave `mine`."""
+        return whole(mine, n) if self.shared else mine
+
+    def summed(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients of what this victim said, from the parts that the processes of a shared one have."""
+        return summed(gradients) if self.shared else list(gradients)
 
     def layers(self) -> list[str]:
         """Names of the activations that layer methods read, in definition order.

@@ -63,7 +63,13 @@ def command(**options: Any) -> None:
     uapgen compare --victim timm/resnet50.tv_in1k --transfer-victim tv/vgg16 --methods all --seeds 0..2 \\
         --train-data imagenet/train --data imagenet/val --limit 5000 --import gd-uap.npy:0..255:HWC:BGR -o run
     """
-    _compare(**options)
+    try:
+        _compare(**options)
+    finally:
+        if "RANK" in os.environ:  # else torch may not be loaded yet
+            from ..distributed import finish
+
+            finish()
 
 
 def _compare(
@@ -87,12 +93,11 @@ def _compare(
     everyone = list(dict.fromkeys([*victims, *transfer]))
     files = assign("--weights", weights, everyone)
     architectures = assign("--arch", arch, [spec for spec in everyone if spec.startswith("file:")])
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("compare runs in one process; start it without torchrun (evaluate is the verb that shards)")
 
+    from .. import distributed
     from ..compare import compare, parse_import, parse_methods, parse_seeds
     from ..evaluation.files import find_images
-    from ..runtime import ensure_writable, start_process
+    from ..runtime import ensure_writable, resolve_device, start_process
     from ..victims import Victim, announce, load_victim
     from .progress import Progress
 
@@ -103,9 +108,10 @@ def _compare(
         parse_import(text)
     find_images(options["data"])
     for path in (out / "results.json", json_file):
-        if path not in (None, "-"):
+        if path not in (None, "-") and distributed.is_main():
             ensure_writable(str(path))
     start_process(threads)
+    distributed.init(resolve_device(device))
     loaded: dict[str, Victim] = {}
     for spec in everyone:
         loaded[spec] = load_victim(
@@ -117,7 +123,7 @@ def _compare(
             offline=offline,
         )
         say(announce(loaded[spec]))
-    bar = Progress() if sys.stderr.isatty() else None
+    bar = Progress() if sys.stderr.isatty() and distributed.is_main() else None
 
     def step(text: str) -> None:
         if bar:
@@ -141,6 +147,18 @@ def _compare(
 
 
 def _finish(result: dict[str, Any], out: Path, json_file: str | None) -> None:
+    from ..distributed import is_main
+
+    if is_main():
+        _show(result, out, json_file)
+    if failed := result["failed"]:
+        raise UapgenError(
+            f"{len(failed)} crafts failed, the first is {failed[0]['title']}: {failed[0]['error']}; "
+            f"the others are in {out / 'table.md'}, and the same command tries these again"
+        )
+
+
+def _show(result: dict[str, Any], out: Path, json_file: str | None) -> None:
     from ..runtime import atomic_write
 
     text = (out / "results.json").read_text()
@@ -151,11 +169,6 @@ def _finish(result: dict[str, Any], out: Path, json_file: str | None) -> None:
     if json_file == "-":
         for warning in result["warnings"]:
             say(f"warning: {warning}")
-    if failed := result["failed"]:
-        raise UapgenError(
-            f"{len(failed)} crafts failed, the first is {failed[0]['title']}: {failed[0]['error']}; "
-            f"the others are in {out / 'table.md'}, and the same command tries these again"
-        )
 
 
 def assign(option: str, texts: Sequence[str], victims: Sequence[str]) -> dict[str, str]:

@@ -59,8 +59,15 @@ def command(**options: Any) -> None:
     uapgen craft --victim embedded/efficientnet_lite0 --eps 10 -o uap.safetensors
     uapgen craft --victim tv/vgg16,tv/googlenet --through none,jpeg75 --budget standard -o robust.safetensors
     uapgen craft --victim timm/resnet50.tv_in1k --method sga --train-data imagenet/train --budget standard
+    torchrun --nproc-per-node 4 -m uapgen craft --victim timm/resnet50.tv_in1k --budget full
     """
-    _craft(**options)
+    try:
+        _craft(**options)
+    finally:
+        if "RANK" in os.environ:  # else torch may not be loaded yet
+            from ..distributed import finish
+
+            finish()
 
 
 def _craft(
@@ -96,27 +103,29 @@ def _craft(
     params = parse_settings(settings)
     if proxy and train_data:
         raise UsageError("--proxy and --train-data both name the crafting images; give one of them")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("craft runs in one process; start it without torchrun (evaluate is the verb that shards)")
     if out.suffix != ".safetensors":
         raise UsageError(f"-o {out} should end in .safetensors ('uapgen show' exports other formats)")
 
-    from ..attacks import craft, find_method, parse_budget
+    from .. import distributed
+    from ..attacks import check_sharing, craft, find_method, parse_budget
     from ..defences import parse_defences
     from ..proxies import parse_source
-    from ..runtime import ensure_writable, start_process
+    from ..runtime import ensure_writable, resolve_device, start_process
     from ..victims import Ensemble, announce, load_victim, split_specs
 
     if proxy_filter:
         params |= _filter_setting(find_method(method), proxy_filter, params)
     find_method(method).check(dict(params))
+    check_sharing(method, int(os.environ.get("WORLD_SIZE", "1")))
     defences = parse_defences(through) if through is not None else []
     names = [name for text in victims for name in split_specs(text)]
     if len(names) > 1 and (weights or arch):
         raise UsageError(f"--weights and --arch belong to one victim, and {len(names)} were given")
     progress = Progress(tensorboard)
     start_process(threads)
-    ensure_writable(out)
+    if distributed.is_main():
+        ensure_writable(out)
+    distributed.init(resolve_device(device))
     loaded = [
         load_victim(name, weights=weights, arch=arch, device=device, precision=precision, offline=offline)
         for name in names
@@ -148,11 +157,9 @@ def _craft(
             "tile": tile,
             "through": [defence.name for defence in defences],
         }
-        click.echo(
-            json.dumps(
-                {**plan, "seed": seed, "source": source.describe() if source else None, "out": str(out)}, indent=1
-            )
-        )
+        plan |= {"seed": seed, "source": source.describe() if source else None, "out": str(out)}
+        if distributed.is_main():
+            click.echo(json.dumps(plan, indent=1))
         return
     folder = run_folder or out.with_name(out.name + ".run")
     started = time.monotonic()
@@ -171,11 +178,13 @@ def _craft(
             through=defences,
             folder=folder,
             restart=restart,
-            callback=progress,
+            callback=progress if distributed.is_main() else None,
             **params,
         )
     finally:
         progress.close()
+    if not distributed.is_main():
+        return
     uap.save(out)
     cost = uap.card["cost"]
     say(

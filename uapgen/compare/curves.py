@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..attacks.snapshots import Snapshots
+from ..distributed import from_main, is_main
 from ..evaluation import ImageSet, evaluate
 from ..evaluation.images import spread
 from ..perturbation import Perturbation
@@ -26,22 +29,26 @@ def subset(images: ImageSet, n: int) -> ImageSet:
 def add_curves(work: Work, tasks: Sequence[Task], name: str, n: int) -> None:
     """Evaluates what `tasks` left on their way on `n` images of the victim `name`; a line of curves.jsonl for each."""
     images = subset(work.images[name], n)
-    held = {(line["uap"], line["sha256"], line["images"]) for line in work.store.curves.read()}
+    held = {(line["uap"], line["sha256"], line["images"]) for line in from_main(work.store.curves.read)}
     for number, task in enumerate(tasks, 1):
-        file = work.store.uap(task.key)
-        if not file.is_file():
+        uap = from_main(partial(_saved, work.store.uap(task.key)))
+        if uap is None:
             continue  # it failed, and the report says so
-        uap = Perturbation.load(file)
         if (task.key, uap.sha256, len(images)) not in held:
             line = _curve(work, task, uap, name, images)
-            work.store.curves.append(line)
+            if is_main():
+                work.store.curves.append(line)
             ends = " -> ".join(f"{100 * point['changed'] / point['n']:.1f}" for point in line["points"])
             work.say(f"curve {number}/{len(tasks)} {task.title}: {ends} ({work.elapsed()})")
 
 
+def _saved(file: Path) -> Perturbation | None:
+    return Perturbation.load(file) if file.is_file() else None
+
+
 def _curve(work: Work, task: Task, uap: Perturbation, name: str, images: ImageSet) -> dict[str, Any]:
     spent = uap.card["cost"]["image_gradients"]
-    kept = dict(Snapshots(work.store.craft(task.key) / "marks", work.crafter.marks).read())
+    kept = dict(from_main(Snapshots(work.store.craft(task.key) / "marks", work.crafter.marks).read))
     costs = [*(cost for cost in kept if cost < spent), spent]
     uaps = [*(_as_perturbation(kept[cost], uap) for cost in costs[:-1]), uap]
     result = evaluate(

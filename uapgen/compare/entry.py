@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks import parse_budget
+from ..distributed import from_main, is_main
 from ..errors import UsageError
 from ..evaluation import open_images
 from ..proxies.folder import list_images
@@ -56,6 +57,9 @@ def compare(
     folder, rows and the transfer matrix from them, curves, spectra, and `failed`: methods that raised UapgenError, for
     which the others did not wait. `say` gets a line for each step; `callback` is as `craft`'s.
 
+    Under torchrun (`distributed.init` was called) all processes call this alike and return the same; each takes its
+    share of the crafting, where the method can share it, and of the measuring. Rank 0 writes.
+
     Raises UsageError or UapgenError, before any work, for what cannot be.
     """
     transfer = dict(transfer_victims or {})
@@ -86,15 +90,22 @@ def compare(
         "train_data": _describe_folder(train_data),
     }
     described = {name: {**victim.describe(), "precision": victim.precision} for name, victim in everyone.items()}
-    options = store.settle(options, described)
+    options = from_main(lambda: store.settle(options, described))
     work = Work(store, crafter, measured, images, batch_size, workers, say)
     first = next(iter(victims))
     marked = [task for task in tasks if (task.victim, task.seed) == (first, seeds[0])]
-    work.run(tasks, marked, lambda: write_report(store, options, command=command, failed=work.failed))
+
+    def report() -> None:
+        if is_main():
+            write_report(store, options, command=command, failed=work.failed)
+
+    work.run(tasks, marked, report)
     if curve:
         add_curves(work, marked, first, curve)
     complete = not any(work.lacking(task) for task in tasks)
-    return write_report(store, options, command=command, failed=work.failed, complete=complete, figures=True)
+    return from_main(
+        lambda: write_report(store, options, command=command, failed=work.failed, complete=complete, figures=True)
+    )
 
 
 def _in_fp32(victim: Victim) -> Victim:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..distributed import is_main
 from ..errors import UapgenError, UsageError
 from ..lines import Lines
 from ..runtime import atomic_write
@@ -100,7 +101,7 @@ class Clock:
         return self._held + time.monotonic() - self._started
 
     def tick(self, now: bool = False) -> None:
-        if now or time.monotonic() - self._written >= self.every:
+        if is_main() and (now or time.monotonic() - self._written >= self.every):
             with atomic_write(self.file) as temporary:
                 temporary.write_text(json.dumps({"seconds": round(self.seconds, 3)}) + "\n")
             self._written = time.monotonic()

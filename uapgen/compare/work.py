@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..distributed import from_main, is_main
 from ..errors import UapgenError
 from ..evaluation import ImageSet, Rate, Row, evaluate
 from ..perturbation import Perturbation
@@ -45,12 +46,13 @@ class Work:
         `marked` tasks keep patterns on the way. A method that cannot work with its victim goes to `failed`, and the
         others go on.
         """
-        self._cells = {(cell["uap"], cell["victim"]): cell for cell in self.store.cells.read()}
+        self._cells = {(cell["uap"], cell["victim"]): cell for cell in from_main(self.store.cells.read)}
+        there = from_main(lambda: {task.key: self._held(task) for task in tasks})
         for task in tasks:
             if isinstance(task.spec, ImportSpec):
                 self._keep(task, task.spec.load(self.crafter.eps, self.crafter.norm))
-            elif self.store.uap(task.key).is_file():
-                self._hashes[task.key] = Perturbation.load(self.store.uap(task.key)).sha256
+            elif held := there[task.key]:
+                self._hashes[task.key] = held
         todo = [task for task in tasks if task.key not in self._hashes]
         unfinished = [task for task in tasks if self.lacking(task)]
         self._open = sum(len(self.lacking(task)) for task in tasks)
@@ -76,8 +78,13 @@ class Work:
     def elapsed(self) -> str:
         return f"{tqdm.format_interval(time.monotonic() - self.started)} so far"
 
+    def _held(self, task: Task) -> str | None:
+        file = self.store.uap(task.key)
+        return Perturbation.load(file).sha256 if file.is_file() and not isinstance(task.spec, ImportSpec) else None
+
     def _keep(self, task: Task, uap: Perturbation) -> None:
-        uap.save(self.store.uap(task.key))
+        if is_main():
+            uap.save(self.store.uap(task.key))
         self._hashes[task.key] = uap.sha256
 
     def _craft(self, task: Task, marked: bool, number: str) -> None:
@@ -97,7 +104,7 @@ class Work:
             return
         victim = self.victims[name]
         floor = next((cell["floor"] for (_, where), cell in self._cells.items() if where == name), None)
-        uaps = [Perturbation.load(self.store.uap(task.key)) for task in tasks]
+        uaps = from_main(lambda: [Perturbation.load(self.store.uap(task.key)) for task in tasks])
         result = evaluate(
             uaps,
             victim,
@@ -119,7 +126,8 @@ class Work:
                 "resized": uap.size != victim.input_size[1:],
                 "warnings": result.warnings,
             }
-            self.store.cells.append(cell)
+            if is_main():
+                self.store.cells.append(cell)
             self._cells[task.key, name] = cell
         found = ", ".join(
             f"{task.spec.label} {100 * row.fooling_rate.count / row.n:.1f}"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..distributed import from_main
 from ..errors import UapgenError
 from ..runfolder import RunFolder, load_optimizer_tensors, optimizer_tensors
 
@@ -46,7 +47,7 @@ class Checkpoint:
         A new run saves its start, so that a log that was cut short before the first save is cut back too.
         Raises UapgenError when the file does not fit these parts.
         """
-        held = self.folder.load(NAME)
+        held = from_main(lambda: self.folder.load(NAME))
         if held is None:
             self.save(0)
             return 0

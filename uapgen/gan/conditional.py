@@ -79,6 +79,12 @@ class SumOverProcesses(torch.autograd.Function):
         return all_sum(gradients[0].clone())
 
 
+def moments_over_processes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Biased variance and mean (C,) of x (B,C,H,W) over the equal batches of all processes."""
+    moments = SumOverProcesses.apply(torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])) / world()
+    return (moments[1] - moments[0].square()).clamp_min(0), moments[0]
+
+
 def _over_processes(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Training-mode batch norm of x (B,C,H,W), with mean and variance over the equal batches of all processes.
 
@@ -87,8 +93,7 @@ def _over_processes(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
     assert norm.momentum is not None
     local = x.float()
-    moments = SumOverProcesses.apply(torch.stack([local.mean((0, 2, 3)), local.square().mean((0, 2, 3))])) / world()
-    mean, var = moments[0], (moments[1] - moments[0].square()).clamp_min(0)
+    var, mean = moments_over_processes(local)
     with torch.no_grad():
         n = world() * x.numel() // x.shape[1]
         norm.running_mean.lerp_(mean, norm.momentum)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed import from_main, is_main, world
 from ..errors import UapgenError
 from ..proxies import ProxySource
 from ..runfolder import RunFolder, load_state, save_state
@@ -97,28 +98,31 @@ def proxy_gan(
     `real` gives what the discriminator sees. The record in `describe()` holds the image-gradients that training took
     (whether or not the cache spared them) and the class coverage of the result: two equal runs describe themselves
     equally. A cache without the discriminator, as earlier versions left it, is trained again where that is wanted.
+    Under torchrun all processes call this, train together, and have the same result.
     """
     key = _key(victim, real, settings, seed)
     kept = cache_folder() / "gan" / f"{key}.safetensors"
     kept_d = kept.with_suffix(".discriminator.safetensors")
     generator = Generator(settings.latent_dim, settings.size, settings.width, seed=seed).to(victim.device)
     discriminator = Discriminator(settings.size, settings.width, seed=seed).to(victim.device)
-    whole = kept_d.is_file() or not with_discriminator
-    if kept.is_file() and whole:
-        tensors, record = load_state(kept)
+    wanted = [kept, kept_d] if with_discriminator else [kept]
+    states = from_main(lambda: [load_state(file) for file in wanted] if all(map(Path.is_file, wanted)) else None)
+    if states:
+        tensors, record = states[0]
         generator.load_state_dict(tensors)
         if with_discriminator:
-            discriminator.load_state_dict(load_state(kept_d)[0])
+            discriminator.load_state_dict(states[1][0])
     else:
         if kept.is_file():
             warnings.warn(f"{kept} was kept without its discriminator; the GAN is trained again", stacklevel=2)
         place = folder or kept.with_suffix(".run")
         generator, record = _train(generator, discriminator, victim, real, settings, seed, place, callback)
-        try:  # the discriminator first: the generator's file says that both are there
-            save_state(kept_d, discriminator.state_dict(), {"generator": key})
-            save_state(kept, generator.state_dict(), record)
-        except UapgenError as error:  # a full or read-only disk costs the next run its time, not this one
-            warnings.warn(f"the GAN is not kept for the next run: {error}", stacklevel=2)
+        if is_main():
+            try:  # the discriminator first: the generator's file says that both are there
+                save_state(kept_d, discriminator.state_dict(), {"generator": key})
+                save_state(kept, generator.state_dict(), record)
+            except UapgenError as error:  # a full or read-only disk costs the next run its time, not this one
+                warnings.warn(f"the GAN is not kept for the next run: {error}", stacklevel=2)
     held = discriminator if with_discriminator else None
     return GanSource(generator, victim.input_size[1:], real, {"key": key, **record}, held)
 
@@ -133,10 +137,12 @@ def _train(
     folder: Path,
     callback: Callable[[int, dict[str, float]], None] | None,
 ) -> tuple[Generator, dict[str, Any]]:
-    terms = VictimTerms(victim, settings.weights, every=settings.victim_every, effective=settings.effective)
-    run = RunFolder(
-        folder, {"seed": seed, **dataclasses.asdict(settings), "real": real.describe(), "victim": victim.weights_sha256}
+    # The trainer hands every process its own part of the batch.
+    terms = VictimTerms(
+        victim.sharing(False), settings.weights, every=settings.victim_every, effective=settings.effective
     )
+    options = {"seed": seed, **dataclasses.asdict(settings), "real": real.describe(), "victim": victim.weights_sha256}
+    run = from_main(lambda: RunFolder(folder, options))
 
     def report(nimg: int, stats: dict[str, float]) -> None:
         if callback:
@@ -199,5 +205,6 @@ def _key(victim: Victim, real: ProxySource, settings: ProxyGanSettings, seed: in
         "settings": dataclasses.asdict(settings),
         "seed": seed,
         "version": 1,
+        **({"processes": world()} if world() > 1 else {}),  # sums in another order: other bytes
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]

@@ -19,8 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import world
+from ..shares import whole
 from ..victims import Victim
 from .balance import ClassFrequency, RunningMean, coverage, mean_softmax, negentropy
+from .conditional import SumOverProcesses, moments_over_processes
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class VictimTerms:
 
     Looks at every `every`-th generator step only, with the loss scaled up to match (lazy regularisation): the
     victim's pass costs far more than the GAN's own. `effective=False` keeps all class weights at 1, which is DeGAN's
-    diversity loss.
+    diversity loss. Under torchrun `fake` is this process's part of the batch; mean prediction, class frequencies and
+    statistics are those of the whole.
     """
 
     def __init__(
@@ -67,17 +71,18 @@ class VictimTerms:
         return bool(self.weights.statistics) and not self.norms
 
     def __call__(self, fake: Tensor, nimg: int) -> tuple[Tensor, dict[str, Any]]:
-        if (nimg // len(fake)) % self.every:
+        batch = len(fake) * world()
+        if (nimg // batch) % self.every:
             return fake.new_zeros(()), {}
         images = resize(fake, self.victim.input_size[1:])
         probe = self.victim.probe(images, inputs_of=self.norms)
-        self.image_gradients += len(fake)
-        self._recent.append(probe.logits.detach())
-        self.frequency.count(probe.logits.argmax(1))
+        self.image_gradients += batch
+        self._recent.append(whole(probe.logits.detach(), batch))
+        self.frequency.count(self._recent[-1].argmax(1))
         self.frequency.update()
         class_weights = self.frequency.weights() if self.effective else torch.ones_like(self.running.mean)
         losses = {
-            "balance": negentropy(self.running(mean_softmax(probe.logits)), class_weights),
+            "balance": negentropy(self.running(_over_processes(mean_softmax(probe.logits))), class_weights),
             "confidence": entropy(probe.logits),
             "statistics": statistics_distance(self.victim, self.norms, probe.layers),
         }
@@ -123,12 +128,18 @@ def statistics_distance(victim: Victim, names: list[str], inputs: list[Tensor]) 
     for name, x in zip(names, inputs, strict=True):
         norm = victim.module.get_submodule(name)
         assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
-        var, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+        x = x.float()
+        var, mean = torch.var_mean(x, (0, 2, 3), correction=0) if world() == 1 else moments_over_processes(x)
         true_var = norm.running_var + norm.eps
         distances.append(
             ((mean - norm.running_mean).square() / true_var + ((var + norm.eps) / true_var).log().square()).mean()
         )
     return torch.stack(distances).mean() if distances else torch.zeros((), device=victim.device)
+
+
+def _over_processes(mean: Tensor) -> Tensor:
+    """The mean over equal parts, of which each process has one."""
+    return mean if world() == 1 else SumOverProcesses.apply(mean) / world()
 
 
 def _spread(names: list[str], n: int) -> list[str]:
