@@ -31,13 +31,13 @@ def build(seed=0):
 def other():
     return build(1)
 """
-COMPARE = ["--victim", "small_victim:build", "--data", "data", "--budget", "64", "--workers", "0", "--out", "run"]
+COMPARE = ["--victim", "compared_victim:build", "--data", "data", "--budget", "64", "--workers", "0", "--out", "run"]
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a module of two victims in it and 20 pictures in data/."""
-    (tmp_path / "small_victim.py").write_text(VICTIM)
+    (tmp_path / "compared_victim.py").write_text(VICTIM)
     (tmp_path / "data").mkdir()
     for i, picture in enumerate(gratings(20, seed=5)[0]):
         Image.fromarray((picture * 255).byte().movedim(0, -1).numpy()).save(tmp_path / "data" / f"{i:02}.png")
@@ -52,7 +52,7 @@ def test_from_the_shell_and_once_more(place: Path, monkeypatch: pytest.MonkeyPat
     words = [
         *COMPARE,
         "--transfer-victim",
-        "small_victim:other",
+        "compared_victim:other",
         "--methods",
         "noise,cosine-uap@gaussian",
         "--curve",
@@ -62,9 +62,9 @@ def test_from_the_shell_and_once_more(place: Path, monkeypatch: pytest.MonkeyPat
     done = subprocess.run(start, capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)  # stdout is JSON and nothing else
-    assert result["command"].startswith("uapgen compare --victim small_victim:build --data data")
+    assert result["command"].startswith("uapgen compare --victim compared_victim:build --data data")
     assert [row["method"] for row in result["transfer"]["rows"]] and len(result["cells"]) == 4
-    assert "craft 2/2 cosine-uap@gaussian, seed 0, small_victim:build: 64 image-gradients" in done.stderr
+    assert "craft 2/2 cosine-uap@gaussian, seed 0, compared_victim:build: 64 image-gradients" in done.stderr
     assert "warning: n = 20 is below 1000" in done.stderr
     files = {"cells.jsonl", "curves.jsonl", "options.json", "results.json", "table.md"}
     files |= {"curves.png", "transfer.png", "patterns.png", "spectrum.png", "uaps", "craft"}
