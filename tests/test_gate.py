@@ -183,6 +183,7 @@ def test_a_policy_file(tmp_path: Path) -> None:
         ('[[check]]\nmetric = "fooling_rate"\nmax_increase = 0.4', "expected max, min, or a baseline"),
         ('[[check]]\nmetric = "fooling_rate"\nmax = 40', "did you mean 0.4"),
         ('[[check]]\nmetric = "fooling_rate"\nmax = nan', "a share in 0..1"),
+        (f'[[check]]\nmetric = "fooling_rate"\nmax = 1{"0" * 400}', "a share in 0..1"),
         ('[[check]]\nmetric = "fooling_rate"\nmax = "0.4"', "a share in 0..1"),
         ('[[check]]\nmetric = "fooling_rate"\nmax = true', "a share in 0..1"),
         ('[[check]]\nmetric = "fooling_rate"\nmax = 0.4\nconfidence = 1.0', r"\[0.5, 1\)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,10 @@ class Executes:
         return os.mkdir, (str(self.target),)
 
 
+# The end of a zip archive (64-bit locator, then record) that claims to lie on two disks, at which is_zipfile raises.
+TWO_DISKS = b"PK\x06\x07" + struct.pack("<LQL", 0, 0, 2) + b"PK\x05\x06" + b"\0" * 18
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -100,6 +105,7 @@ class Executes:
         (b"\x1f\x8b\x08\x00", "gzip"),
         (b"not weights at all, only text", "no weight file"),
         (b"PK\x03\x04" + b"\0" * 100, "cut short"),
+        (b"PK\x03\x04" + TWO_DISKS, "cut short"),
         ((1000).to_bytes(8, "little") + b'{"a":', "cut short"),
         ((5).to_bytes(8, "little") + b"{]]]]", "damaged"),
         (b"\x80\x02K\x01.", "re-save"),

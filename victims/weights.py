@@ -132,7 +132,7 @@ def _head(path: Path) -> bytes:
 
 
 def _read_torch(path: Path, head: bytes) -> Any:
-    if head[:2] == b"PK" and not zipfile.is_zipfile(path):
+    if head[:2] == b"PK" and not _has_directory(path):
         raise UapgenError(f"weights {path} is cut short ({path.stat().st_size} bytes); copy it again")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -141,6 +141,14 @@ def _read_torch(path: Path, head: bytes) -> Any:
     except Exception as error:  # on damaged bytes torch's unpickler raises whatever Python does
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UapgenError(f"torch cannot read weights {path} ({reason}); {_RESAVE}") from error
+
+
+def _has_directory(path: Path) -> bool:
+    """Whether the end of a zip archive is there."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # Python's own look at the directory, where that is damaged
+        return False
 
 
 def _read_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -112,7 +111,8 @@ def _check(table: dict[str, Any], number: int, path: Path) -> Check:
 
 def _number(value: Any, where: str, key: str) -> float:
     top = 255.0 if key == "eps_255" else 1.0
-    fits = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= top
+    # A comparison takes integers of any size, and nan is in no range; math.isfinite would overflow.
+    fits = not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= top
     if not fits or (key == "confidence" and not 0.5 <= value < 1):
         hint = f": did you mean {value / 100:g}?" if isinstance(value, int | float) and 1 < value <= 100 else ""
         expected = {"eps_255": "levels in 0..255", "confidence": "a share in [0.5, 1)"}.get(key, "a share in 0..1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from .. import __version__
 from ..errors import UapgenError
 from .intervals import Rate
 
+LARGEST = sys.float_info.max  # an integer beyond it has no float
 EVALUATION, COMPARISON = "uapgen.evaluation/1", "uapgen.comparison/1"
 METRICS = (
     "fooling_rate",
@@ -170,7 +172,7 @@ def _with_fooling(rates: dict[str, Rate]) -> dict[str, Rate]:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
         raise ValueError(f"{name} is {value!r}")
     return float(value)
 
