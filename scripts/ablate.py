@@ -23,6 +23,7 @@ import torch
 from uapgen.attacks import Crafting, craft, parse_budget
 from uapgen.attacks.impressions import ImpressionSettings, class_impressions
 from uapgen.evaluation import evaluate, open_images
+from uapgen.markdown import spread
 from uapgen.proxies import Folder, ProxySource, parse_source
 from uapgen.runtime import atomic_write, rng, start_process
 from uapgen.victims import Victim, load_victim
@@ -172,16 +173,13 @@ def _table(cells: list[dict[str, Any]], victim: str, data: str, n: int) -> str:
     for label in [arm.label for arm in ARMS.values() if any(cell["arm"] == arm.label for cell in cells)]:
         mine = sorted((cell for cell in cells if cell["arm"] == label), key=lambda cell: cell["seed"])
         rates = [100 * cell["changed"] / cell["n"] for cell in mine]
-        spread = (
-            f"{statistics.mean(rates):.1f} ± {statistics.stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"
-        )
         seen = [cell["coverage"] for cell in mine if cell["coverage"]]
         shown = [
             f"{statistics.mean(c[key] for c in seen):.{digits}f}" if seen else "-"
             for key, digits in (("classes", 0), ("kl_mean", 2), ("confidence", 2))
         ]
         each = ", ".join(f"{r:.1f}" for r in rates)
-        lines.append(f"| {label} | {mine[0]['data_class']} | {spread} | {each} | {' | '.join(shown)} |")
+        lines.append(f"| {label} | {mine[0]['data_class']} | {spread(rates, 1)} | {each} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 

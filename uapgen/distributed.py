@@ -27,6 +27,11 @@ def init(device: torch.device) -> None:
         raise UapgenError(f"torchrun's process group did not form: {str(error).splitlines()[0]}") from error
 
 
+def started() -> int:
+    """How many processes torchrun started, before `init` too; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 

@@ -45,7 +45,7 @@ def load_victim(
     Raises UsageError for a name or combination that cannot be, UapgenError for weights that are missing or not right.
     """
     target = resolve_device(device)
-    parsed, file = _combine(spec, arch, Path(weights) if weights else None)
+    parsed, file = combine(spec, arch, Path(weights) if weights else None)
     if parsed.kind == "graph":
         loaded: Loaded | Victim = load_graph(Path(parsed.name), parsed.preprocessing, target)
         precision = "fp32"  # a program computes as it was written
@@ -77,8 +77,11 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "/".join(f"{value:.3g}" for value in distinct)
 
 
-def _combine(text: str, arch: str | None, weights: Path | None) -> tuple[Spec, Path | None]:
-    """`file:PATH --arch NAME` and `NAME --weights PATH` are two ways to say one thing."""
+def combine(text: str, arch: str | None, weights: Path | None) -> tuple[Spec, Path | None]:
+    """`file:PATH --arch NAME` and `NAME --weights PATH` are two ways to say one thing: the architecture and the file.
+
+    Raises UsageError for a combination that cannot be.
+    """
     spec = parse(text)
     if spec.kind == "file":
         if weights:

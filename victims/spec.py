@@ -137,7 +137,7 @@ def _value(text: str) -> Any:
 
 def _unknown(text: str) -> UsageError:
     if Path(text).is_file():
-        return UsageError(f"victim {text!r} is a file; say --victim file:{text} --arch NAME")
+        return UsageError(f"victim {text!r} is a file; say --victim file:{text}, and --arch NAME for plain weights")
     if Path(text, "config.json").is_file():
         return UsageError(f"victim {text!r} is a folder; say --victim local-dir:{text}")
     bare = text.partition(":")[0]

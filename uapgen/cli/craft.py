@@ -116,7 +116,7 @@ def _craft(
     if proxy_filter:
         params |= _filter_setting(find_method(method), proxy_filter, params)
     find_method(method).check(dict(params))
-    check_sharing(method, int(os.environ.get("WORLD_SIZE", "1")))
+    check_sharing(method, distributed.started())
     defences = parse_defences(through) if through is not None else []
     names = [name for text in victims for name in split_specs(text)]
     if len(names) > 1 and (weights or arch):

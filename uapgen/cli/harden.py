@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 
 from ..errors import UapgenError, UsageError
 from .options import device_options, parse_eps, say, victim_options
+from .progress import Progress
 
 if TYPE_CHECKING:
     from ..hardening import Hardened
@@ -97,10 +97,12 @@ def _harden(
 ) -> None:
     bound = parse_eps(eps)
     size = parse_eps(delta_step) if delta_step is not None else None
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    from .. import distributed
+
+    if distributed.started() > 1:
         raise UsageError("harden runs in one process; start it without torchrun")
     from ..evaluation import open_images
-    from ..evaluation.images import find_images
+    from ..evaluation.files import find_images
     from ..hardening import FILE, Settings, harden, measure, reload_spec, render, save_weights, to_json
     from ..runtime import atomic_write, ensure_writable, start_process
     from ..victims import announce, load_victim
@@ -116,7 +118,7 @@ def _harden(
     for text in (announce(original), *(f"warning: {warning}" for warning in original.warnings)):
         say(text)
     images = open_images(data, original.transform, labels=labels, num_classes=original.num_classes, limit=limit)
-    progress = _Bar(settings.steps)
+    progress = Progress(unit="step")
     try:
         hardened = harden(
             original,
@@ -126,7 +128,7 @@ def _harden(
             restart=restart,
             save_every=save_every,
             workers=workers,
-            callback=progress,
+            callback=lambda done, losses: progress("harden", done, settings.steps, losses),
         )
     finally:
         progress.close()
@@ -160,23 +162,3 @@ def _loads_again(spec: str, file: Path, trained: Victim, where: dict[str, Any]) 
     if loaded.weights_sha256 != trained.weights_sha256 or loaded.preprocessing != trained.preprocessing:
         raise UapgenError(f"{how} loads another victim than the trained one; load {file} into the network by hand")
     return how
-
-
-class _Bar:
-    """A bar on stderr; it appears with the first step."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._bar: Any = None
-
-    def __call__(self, done: int, stats: dict[str, float]) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(total=self._total, initial=done - 1, desc="harden", unit="step", mininterval=1.0)
-        self._bar.set_postfix({name: f"{value:.3f}" for name, value in stats.items()}, refresh=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()

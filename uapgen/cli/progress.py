@@ -10,9 +10,12 @@ SHOWN = ("loss", "classes", "kl_mean", "similarity", "saturation")
 
 
 class Progress:
-    """A tqdm bar a stage on stderr, in image-gradients; `tensorboard` is a folder for its numbers too."""
+    """A tqdm bar a stage on stderr, in units that are image-gradients unless said; `tensorboard` is a folder for its
+    numbers too.
+    """
 
-    def __init__(self, tensorboard: Path | None = None) -> None:
+    def __init__(self, tensorboard: Path | None = None, unit: str = "img") -> None:
+        self._unit = unit
         self._stage = ""
         self._bar: Any = None
         self._scalars: Any = None
@@ -30,7 +33,7 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 desc=f"{stage:<9}",
-                unit="img",
+                unit=self._unit,
                 file=sys.stderr,
                 mininterval=1.0,
                 dynamic_ncols=True,

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distributed import all_sum, world
+from ..distributed import all_sum
 from ..victims import Victim
 from .balance import ClassFrequency, mean_softmax, negentropy
-from .conditional import SumOverProcesses
+from .conditional import mean_over_processes
 from .terms import resize
 
 
@@ -53,9 +53,7 @@ class ClassBalance:
 
     def __call__(self, fake: Tensor, nimg: int) -> tuple[Tensor, dict[str, Any]]:
         logits = self.classifier(resize(fake, self.classifier.input_size[1:]))
-        mean = mean_softmax(logits)
-        if world() > 1:
-            mean = SumOverProcesses.apply(mean) / world()
+        mean = mean_over_processes(mean_softmax(logits))
         weights = self.frequency.weights() if self.effective else torch.ones_like(mean)
         loss = negentropy(mean, weights)
         made = torch.bincount(logits.argmax(1), minlength=len(mean))

@@ -79,9 +79,14 @@ class SumOverProcesses(torch.autograd.Function):
         return all_sum(gradients[0].clone())
 
 
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean over equal parts, of which each process has one; gradients reach all of them."""
+    return x if world() == 1 else SumOverProcesses.apply(x) / world()
+
+
 def moments_over_processes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Biased variance and mean (C,) of x (B,C,H,W) over the equal batches of all processes."""
-    moments = SumOverProcesses.apply(torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])) / world()
+    moments = mean_over_processes(torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]))
     return (moments[1] - moments[0].square()).clamp_min(0), moments[0]
 
 

@@ -23,7 +23,7 @@ from ..distributed import world
 from ..shares import whole
 from ..victims import Victim
 from .balance import ClassFrequency, RunningMean, coverage, mean_softmax, negentropy
-from .conditional import SumOverProcesses, moments_over_processes
+from .conditional import mean_over_processes, moments_over_processes
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class VictimTerms:
         self.frequency.update()
         class_weights = self.frequency.weights() if self.effective else torch.ones_like(self.running.mean)
         losses = {
-            "balance": negentropy(self.running(_over_processes(mean_softmax(probe.logits))), class_weights),
+            "balance": negentropy(self.running(mean_over_processes(mean_softmax(probe.logits))), class_weights),
             "confidence": entropy(probe.logits),
             "statistics": statistics_distance(self.victim, self.norms, probe.layers),
         }
@@ -135,11 +135,6 @@ def statistics_distance(victim: Victim, names: list[str], inputs: list[Tensor]) 
             ((mean - norm.running_mean).square() / true_var + ((var + norm.eps) / true_var).log().square()).mean()
         )
     return torch.stack(distances).mean() if distances else torch.zeros((), device=victim.device)
-
-
-def _over_processes(mean: Tensor) -> Tensor:
-    """The mean over equal parts, of which each process has one."""
-    return mean if world() == 1 else SumOverProcesses.apply(mean) / world()
 
 
 def _spread(names: list[str], n: int) -> list[str]:

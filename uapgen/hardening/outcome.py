@@ -11,7 +11,7 @@ from ..evaluation import Evaluation, Rate, evaluate
 from ..evaluation.results import UNREAD
 from ..runfolder import save_state
 from ..victims import Victim
-from ..victims.spec import parse
+from ..victims.load import combine
 from .attack import fresh_delta
 from .settings import Settings
 from .training import Hardened, as_perturbation
@@ -39,13 +39,10 @@ def save_weights(path: str | Path, hardened: Hardened, original: Victim, setting
 def reload_spec(spec: str, arch: str | None = None) -> str:
     """What `--victim` takes beside `--weights FILE` for the architecture of the victim `spec` (with `arch`).
 
-    Raises UsageError for a victim that is no architecture: repositories, folders of timm, programs.
+    Raises UsageError for a victim that is no architecture: repositories, folders of timm, programs, files of
+    'uapgen gan classifier'.
     """
-    parsed = parse(spec)
-    if parsed.kind == "file":
-        if not arch:
-            raise UsageError(f"victim {spec} needs --arch NAME: a timm name, tv/NAME or module:function")
-        parsed, spec = parse(arch), arch
+    parsed, _ = combine(spec, arch, None)
     if parsed.kind == "embedded":
         return f"timm/tf_{parsed.name}"
     if parsed.kind not in ("timm", "tv", "python"):
@@ -54,10 +51,10 @@ def reload_spec(spec: str, arch: str | None = None) -> str:
             "give its architecture as timm/NAME and its file as --weights"
         )
     if parsed.random:
-        name, _, options = spec.partition(":")
+        name, _, options = (arch or spec).partition(":")
         kept = [option for option in options.split(",") if option != "random"]
         return f"{name}:{','.join(kept)}" if kept else name
-    return spec
+    return arch or spec
 
 
 def measure(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,9 @@ def command(
     plan = chosen_plan(Plan, options)
     if plan is None:
         return
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    from ... import distributed
+
+    if distributed.started() > 1:
         raise UsageError("gan classify runs without torchrun; --jobs runs seeds beside each other")
     from ...longtail.synthetic.run import collect, run_plan
     from ...longtail.synthetic.table import render
