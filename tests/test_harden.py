@@ -23,8 +23,9 @@ from uapgen.hardening import FILE, Settings, harden, measure, reload_spec, rende
 from uapgen.hardening.attack import split, targets
 from uapgen.hardening.training import alternate, trainable_copy
 from uapgen.perturbation import Perturbation
-from uapgen.runfolder import load_state
+from uapgen.runfolder import load_state, save_state
 from uapgen.victims import Ensemble, Preprocessing, Victim, load_victim
+from uapgen.victims.trained import KIND as CLASSIFIER
 
 PLAIN = Preprocessing(input_size=(3, 2, 2), mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0)
 MODULE = """
@@ -257,6 +258,14 @@ def test_how_the_result_is_named(spec: str, arch: str | None, expected: str) -> 
 def test_what_could_not_be_loaded_again(spec: str) -> None:
     with pytest.raises(UsageError, match="--weights"):
         reload_spec(spec)
+
+
+def test_a_classifier_of_ours_is_its_own_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "classifier.safetensors"
+    save_state(path, {"w": torch.zeros(1)}, {"kind": CLASSIFIER})
+    with pytest.raises(UsageError, match="takes no other weights"):
+        reload_spec(f"file:{path}")
+    assert reload_spec(f"file:{path}", "timm/resnet18") == "timm/resnet18"
 
 
 def test_the_command(place: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,35 @@
+"""scripts/across.py: one line a victim, from the results of several comparisons."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from scripts import across
+
+
+def _row(method: str, victim: str, rates: list[float], transfer: float | None) -> dict[str, Any]:
+    common = {"method": method, "victim": victim, "crafted_on": "a"}
+    return {**common, "rates": rates, "transfer": {"mean": transfer}}
+
+
+def test_a_line_a_victim_with_seeds_and_transfer(tmp_path: Path) -> None:
+    rate = {"rate": 0.5}
+    victims = {
+        "a": {"weights": "embedded", "clean_accuracy": None, "floor": rate},
+        "b": {"weights": "file", "weights_source": "b.safetensors", "clean_accuracy": rate, "floor": rate},
+    }
+    rows = [_row("cbgan", "a", [0.9, 0.94], 0.4), _row("cbgan", "b", [0.4], None), _row("sga", "a", [0.7], None)]
+    result = {"crafted_on": ["a", "b"], "victims": victims, "rows": rows, "budget": 2000}
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(result))
+    done = CliRunner().invoke(across.main, ["cbgan,sga,uap", str(file)])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.output.splitlines()]
+    assert lines[0] == ["victim", "image-gradients", "clean acc", "floor", "cbgan", "sga", "uap"]
+    assert lines[2:] == [
+        ["a", "2000", "-", "50.0", "92.0 ± 2.8 (40.0)", "70.0", "-"],
+        ["b.safetensors", "2000", "50.0", "50.0", "-", "-", "-"],
+    ]
