@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UsageError
 from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
 from ..victims import Victim
@@ -130,4 +131,6 @@ def distance(one: Tensor, other: Tensor) -> Tensor:
 def layer_at(victim: Victim, share: float) -> str:
     """The victim's layer at `share` of its depth, 0 the first and 1 the last."""
     names = victim.layers()
+    if not names:
+        raise UsageError(f"victim {victim.name} has no inner layer, and this method reads one")
     return names[round(min(max(share, 0.0), 1.0) * (len(names) - 1))]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_runfolder import another_process
 
 from conftest import TINY, gratings, tiny_net
 from uapgen.compare import compare, crafts, figures, work
@@ -208,6 +209,12 @@ def test_what_does_not_belong_is_refused(place: Path, tiny_victim: Victim, other
     Path("elsewhere/options.json").write_text('{"method": "sga"}')
     with pytest.raises(UsageError, match="something else than a comparison"):
         compare({"tiny": tiny_victim}, "noise", "data", "elsewhere")
+
+
+def test_a_comparison_belongs_to_one_process_at_a_time(place: Path, tiny_victim: Victim) -> None:
+    (place / "run").mkdir()
+    with another_process(place / "run") as other, pytest.raises(UapgenError, match=f"in use by process {other.pid}"):
+        quick(tiny_victim)
 
 
 def test_training_data_may_come_later_but_not_change(place: Path, tiny_victim: Victim) -> None:

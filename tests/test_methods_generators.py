@@ -20,7 +20,7 @@ from uapgen.attacks.impressions import ClassImpressions, ImpressionSettings, cla
 from uapgen.attacks.nag import distance, fooling, layer_at
 from uapgen.attacks.shake import Shake
 from uapgen.attacks.training import Without, shrunk
-from uapgen.errors import UapgenError
+from uapgen.errors import UapgenError, UsageError
 from uapgen.generator import ResnetGenerator
 from uapgen.runtime import rng
 from uapgen.victims import Preprocessing, Victim
@@ -197,6 +197,10 @@ def test_batches_shrink_to_leave_steps() -> None:
 def test_layers_by_depth(tiny_victim: Victim) -> None:
     names = tiny_victim.layers()
     assert [layer_at(tiny_victim, share) for share in (-1, 0, 1)] == [names[0], names[0], names[-1]]
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    plain = Victim(net, name="linear", preprocessing=Preprocessing((3, 8, 8), crop_pct=1.0), device="cpu")
+    with pytest.raises(UsageError, match="linear has no inner layer"):
+        layer_at(plain, 0.5)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

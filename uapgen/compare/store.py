@@ -13,6 +13,7 @@ from urllib.parse import quote
 from ..distributed import is_main
 from ..errors import UapgenError, UsageError
 from ..lines import Lines
+from ..lock import lock
 from ..runtime import atomic_write
 
 LONGEST = 120  # of a part of a file's name; file systems take 255
@@ -37,8 +38,10 @@ class Store:
         """Joins the comparison in the folder, or starts it; the options with all victims so far, in order.
 
         Methods, seeds and victims may be added. Raises UsageError, naming the first difference, for other images,
-        another budget, and victims that are no longer what they were: such cells do not belong into one table.
+        another budget, and victims that are no longer what they were: such cells do not belong into one table; and
+        UapgenError while another process works in the folder.
         """
+        self._lock = lock(self.path)
         file = self.path / "options.json"
         options = json.loads(json.dumps({**options, "victims": victims}))
         held = _read_json(file) if file.is_file() else options
