@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -90,22 +91,23 @@ def compare(
         "train_data": _describe_folder(train_data),
     }
     described = {name: {**victim.describe(), "precision": victim.precision} for name, victim in everyone.items()}
-    options = from_main(lambda: store.settle(options, described))
-    work = Work(store, crafter, measured, images, batch_size, workers, say)
-    first = next(iter(victims))
-    marked = [task for task in tasks if (task.victim, task.seed) == (first, seeds[0])]
+    with closing(store):
+        options = from_main(lambda: store.settle(options, described))
+        work = Work(store, crafter, measured, images, batch_size, workers, say)
+        first = next(iter(victims))
+        marked = [task for task in tasks if (task.victim, task.seed) == (first, seeds[0])]
 
-    def report() -> None:
-        if is_main():
-            write_report(store, options, command=command, failed=work.failed)
+        def report() -> None:
+            if is_main():
+                write_report(store, options, command=command, failed=work.failed)
 
-    work.run(tasks, marked, report)
-    if curve:
-        add_curves(work, marked, first, curve)
-    complete = not any(work.lacking(task) for task in tasks)
-    return from_main(
-        lambda: write_report(store, options, command=command, failed=work.failed, complete=complete, figures=True)
-    )
+        work.run(tasks, marked, report)
+        if curve:
+            add_curves(work, marked, first, curve)
+        complete = not any(work.lacking(task) for task in tasks)
+        return from_main(
+            lambda: write_report(store, options, command=command, failed=work.failed, complete=complete, figures=True)
+        )
 
 
 def _in_fp32(victim: Victim) -> Victim:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from ..distributed import is_main
 from ..errors import UapgenError, UsageError
 from ..lines import Lines
-from ..lock import lock
+from ..lock import Lock, lock
 from ..runtime import atomic_write
 
 LONGEST = 120  # of a part of a file's name; file systems take 255
@@ -27,6 +27,7 @@ class Store:
         self.path = Path(path)
         self.cells = Lines(self.path / "cells.jsonl")
         self.curves = Lines(self.path / "curves.jsonl")
+        self._lock: Lock | None = None
 
     def uap(self, key: str) -> Path:
         return self.path / "uaps" / f"{key}.safetensors"
@@ -39,7 +40,7 @@ class Store:
 
         Methods, seeds and victims may be added. Raises UsageError, naming the first difference, for other images,
         another budget, and victims that are no longer what they were: such cells do not belong into one table; and
-        UapgenError while another process works in the folder.
+        UapgenError while another process works in the folder, which is this one's until `close`.
         """
         self._lock = lock(self.path)
         file = self.path / "options.json"
@@ -65,6 +66,10 @@ class Store:
             with atomic_write(file) as temporary:
                 temporary.write_text(json.dumps(merged, indent=1) + "\n")
         return merged
+
+    def close(self) -> None:
+        """Lets other processes work in the folder."""
+        self._lock = None
 
     def _other(self, what: str, there: Any, given: Any) -> UsageError:
         return UsageError(
