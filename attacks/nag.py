@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UsageError
 from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
 from ..victims import Victim
 from .crafting import Crafting
 from .labels import predict
+from .layerwise import layer_names
 from .loop import repeat
 from .registry import register
 from .selection import HeldOut
@@ -130,7 +130,5 @@ def distance(one: Tensor, other: Tensor) -> Tensor:
 
 def layer_at(victim: Victim, share: float) -> str:
     """The victim's layer at `share` of its depth, 0 the first and 1 the last."""
-    names = victim.layers()
-    if not names:
-        raise UsageError(f"victim {victim.name} has no inner layer, and this method reads one")
+    names = layer_names(victim)
     return names[round(min(max(share, 0.0), 1.0) * (len(names) - 1))]

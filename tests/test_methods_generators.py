@@ -199,7 +199,7 @@ def test_layers_by_depth(tiny_victim: Victim) -> None:
     assert [layer_at(tiny_victim, share) for share in (-1, 0, 1)] == [names[0], names[0], names[-1]]
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
     plain = Victim(net, name="linear", preprocessing=Preprocessing((3, 8, 8), crop_pct=1.0), device="cpu")
-    with pytest.raises(UsageError, match="linear has no inner layer"):
+    with pytest.raises(UsageError, match="linear has no layers before its classifier"):
         layer_at(plain, 0.5)
 
 

@@ -32,6 +32,7 @@ class Progress:
             self._stage = stage
             self._bar = tqdm(
                 total=total,
+                initial=done,  # of a run that goes on, what is done already is no part of the speed
                 desc=f"{stage:<9}",
                 unit=self._unit,
                 file=sys.stderr,
