@@ -23,9 +23,16 @@ from uapgen.markdown import markdown_table, spread
 def main(methods: str, files: tuple[Path, ...]) -> None:
     """METHODS, comma-separated, from the results.json of `uapgen compare` runs."""
     names = methods.split(",")
-    results = [json.loads(file.read_text()) for file in files]
+    results = [_comparison(file) for file in files]
     body = [_line(result, victim, names) for result in results for victim in result["crafted_on"]]
     click.echo(markdown_table(["victim", "image-gradients", "clean acc", "floor", *names], body, left=1))
+
+
+def _comparison(file: Path) -> dict[str, Any]:
+    result = json.loads(file.read_text())
+    if not isinstance(result, dict) or "crafted_on" not in result:
+        raise click.UsageError(f"{file} is no results.json of `uapgen compare`")
+    return result
 
 
 def _line(result: dict[str, Any], crafted_on: str, names: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 python scripts/bench.py craft --victim embedded/efficientnet_lite0
 python scripts/bench.py uap-vs-art     one pass of the 2017 method, here and in adversarial-robustness-toolbox
+python scripts/bench.py time-to-rate   seconds until as many images are fooled as by its UniversalPerturbation
 python scripts/bench.py gan            the SNDCGAN step
 python scripts/bench.py evaluate       `evaluate` against the forward passes that it needs
 python scripts/bench.py memory         peak memory of `evaluate` over 1,000 and 10,000 images
@@ -15,19 +16,15 @@ from __future__ import annotations
 
 import copy
 import json
-import random
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 from torch import Tensor, nn
 
-from uapgen.attacks import craft
-from uapgen.proxies import Procedural
 from uapgen.runtime import start_process
 from uapgen.victims import Victim, load_victim
 
@@ -72,86 +69,6 @@ def craft_loop(spec: str, weights: Path | None, batch: int, rounds: int, threads
     click.echo(json.dumps(result, indent=1))
 
 
-@main.command("uap-vs-art")
-@click.option("--victim", "spec", default="embedded/efficientnet_lite0", show_default=True)
-@click.option("--weights", type=click.Path(path_type=Path))
-@click.option("--images", default=16, show_default=True)
-@click.option("--passes", default=1, show_default=True)
-@click.option("--threads", type=int)
-def uap_vs_art(spec: str, weights: Path | None, images: int, passes: int, threads: int | None) -> None:
-    """`uap` and the toolbox's UniversalPerturbation on the same procedural images."""
-    start_process(threads)
-    click.echo(json.dumps(_uap_vs_art(load_victim(spec, weights=weights), images, passes), indent=1))
-
-
-class FixedImages:
-    """The images (N,3,H,W) as a source that walks through them; a generator that was here before gets the same ones."""
-
-    data_class = "driven"
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-        self._starts: dict[int, int] = {}
-
-    def describe(self) -> dict[str, Any]:
-        return {"source": "fixed", "n": len(self.images)}
-
-    def batch(self, n: int, generator: torch.Generator) -> Tensor:
-        start = self._starts.setdefault(generator.initial_seed(), n * len(self._starts))
-        return self.images[torch.arange(start, start + n) % len(self.images)]
-
-
-def art_universal(
-    victim: Victim, images: Tensor, *, eps: float, passes: int, delta: float = 0.2, seed: int = 0
-) -> Tensor:
-    """The toolbox's UniversalPerturbation (1,3,H,W), L-inf, its DeepFool set as ours is; needs the package `art`."""
-    from art.attacks.evasion import UniversalPerturbation
-    from art.estimators.classification import PyTorchClassifier
-
-    class Module(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return victim(x)
-
-    classifier = PyTorchClassifier(
-        Module().eval(),
-        loss=nn.CrossEntropyLoss(),
-        input_shape=victim.input_size,
-        nb_classes=victim.num_classes,
-        clip_values=(0.0, 1.0),
-        device_type="gpu" if victim.device.type == "cuda" else "cpu",
-    )
-    deepfool = {"max_iter": 10, "epsilon": 0.02, "nb_grads": 10, "verbose": False}
-    attack = UniversalPerturbation(
-        classifier, attacker_params=deepfool, delta=delta, max_iter=passes, eps=eps, norm="inf", verbose=False
-    )
-    random.seed(seed)  # the toolbox shuffles with Python's own generator
-    attack.generate(images.cpu().numpy())
-    return torch.from_numpy(attack.noise).to(images)
-
-
-def _uap_vs_art(victim: Victim, n: int, passes: int, eps: float = 10 / 255) -> dict[str, Any]:
-    images = Procedural(victim.input_size[1:], victim.device).batch(n, torch.Generator().manual_seed(0))
-    clean = victim(images).argmax(1)
-    seconds, rates = {}, {}
-
-    def ours() -> Tensor:
-        uap = craft(victim, method="uap", source=FixedImages(images), eps=eps, budget=10**6, images=n, passes=passes)
-        return uap.delta[None].to(images)
-
-    for name, run in {"uapgen": ours, "art": lambda: art_universal(victim, images, eps=eps, passes=passes)}.items():
-        started = time.perf_counter()
-        delta = run()
-        seconds[name] = time.perf_counter() - started
-        rates[name] = round((victim((images + delta).clamp(0, 1)).argmax(1) != clean).float().mean().item(), 4)
-    return {
-        "victim": victim.name,
-        "images": n,
-        "passes": passes,
-        "fooling_rate": rates,
-        "times_as_fast_as_art": round(seconds["art"] / seconds["uapgen"], 2),
-    }
-
-
 def _plain(victim: Victim) -> Callable[[Tensor], Tensor]:
     """The same classifier without any of uapgen's care."""
     module: nn.Module = copy.deepcopy(victim.module).to(memory_format=torch.contiguous_format).requires_grad_(True)
@@ -175,10 +92,11 @@ def _median(variants: dict[str, Callable[[Tensor], Tensor]], images: Tensor, rou
 
 
 if __name__ == "__main__":
+    from bench_art import time_to_rate, uap_vs_art
     from bench_evaluate import evaluate_bench, memory
     from bench_gan import gan
     from bench_scale import scale
 
-    for command in (gan, evaluate_bench, memory, scale):
+    for command in (uap_vs_art, time_to_rate, gan, evaluate_bench, memory, scale):
         main.add_command(command)
     main()

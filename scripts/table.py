@@ -29,6 +29,8 @@ def main(files: tuple[Path, ...]) -> None:
     click.echo("|" + "---|" * len(COLUMNS))
     for file in files:
         result = json.loads(file.read_text())
+        if not isinstance(result, dict) or "uaps" not in result:
+            raise click.UsageError(f"{file} is no result of `uapgen evaluate`")
         for row in result["rows"]:
             click.echo(_line(result, row, file))
 

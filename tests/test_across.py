@@ -1,4 +1,4 @@
-"""scripts/across.py: one line a victim, from the results of several comparisons."""
+"""scripts/across.py, one line a victim from the results of several comparisons, and scripts/table.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from scripts import across
+from scripts import across, table
 
 
 def _row(method: str, victim: str, rates: list[float], transfer: float | None) -> dict[str, Any]:
@@ -33,3 +33,13 @@ def test_a_line_a_victim_with_seeds_and_transfer(tmp_path: Path) -> None:
         ["a", "2000", "-", "50.0", "92.0 ± 2.8 (40.0)", "70.0", "-"],
         ["b.safetensors", "2000", "50.0", "50.0", "-", "-", "-"],
     ]
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    for content in ("{}", "[]"):
+        file.write_text(content)
+        for command, words in ((across.main, ["cbgan", str(file)]), (table.main, [str(file)])):
+            done = CliRunner().invoke(command, words)
+            assert done.exit_code == 2
+            assert f"{file} is no result" in done.output
