@@ -53,6 +53,7 @@ def cbgan(
     lr: float = 0.15,
     lr_end: float = 0.005,
     restart: int = 5000,
+    shuffle: bool = False,
     activation: float = 1.0,
     logits: float = 0.0,
     features: float = 0.0,
@@ -74,8 +75,9 @@ def cbgan(
     pattern itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each, or fresh ones
     where that is 0), minimising the `activation` log-energy of the layers between the shares `start` and `end` of the
     depth, less the `agreement` of the perturbed images' logits with their mean, plus cosines at `logits` and
-    `features`. Every `restart` image-gradients it starts anew from the start that is next best on held-out proxies;
-    the end that is best there is kept.
+    `features`. `shuffle` cuts the perturbed images into 2 x 2 blocks that change places, anew at every step (as PSP-UAP
+    does in a third of its steps), so that the pattern has to act wherever it lies. Every `restart` image-gradients it
+    starts anew from the start that is next best on held-out proxies; the end that is best there is kept.
     """
     victim = run.victim
     gold = _wants_gold(proxy_filter, gold_keep, gan, pool)
@@ -117,7 +119,7 @@ def cbgan(
         )
         with torch.no_grad():
             starts += network(network.latents(candidates, run.rng("latents"))).split(1)
-    return refine(run, proxies, objective, starts, batch, crops, (lr, lr_end), restart)
+    return refine(run, proxies, objective, starts, batch, crops, (lr, lr_end), restart, shuffle)
 
 
 def _wants_gold(proxy_filter: str, keep: float, gan: bool, pool: int) -> bool:

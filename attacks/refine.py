@@ -14,6 +14,7 @@ from .loop import gradient_of, optimise
 from .objective import Objective
 from .selection import HeldOut
 from .steps import AdamStep
+from .transforms import random_shuffle
 
 HELD_OUT_IMAGES = 256
 SEGMENTS = 8
@@ -28,9 +29,11 @@ def refine(
     crops: float,
     lr: tuple[float, float],
     restart: int,
+    shuffle: bool,
 ) -> Tensor:
     """Refines starts with what is left of the budget, the one that moves held-out proxies most first, and returns the
-    end that moves them most: one refinement for every `restart` image-gradients.
+    end that moves them most: one refinement for every `restart` image-gradients. `shuffle` has the blocks of the
+    perturbed images change places at every step.
     """
     size, device = run.victim.input_size[1:], run.victim.device
     held_out = HeldOut(run, PinkNoise(size, device), HELD_OUT_IMAGES, batch)
@@ -42,7 +45,7 @@ def refine(
     left = run.budget - run.cost.image_gradients
     rounds = max(1, left // restart)
     ends = [
-        _anneal(run, f"refine{i}.", objective, images, starts[order[i % len(order)]], left // rounds, lr)
+        _anneal(run, f"refine{i}.", objective, images, starts[order[i % len(order)]], left // rounds, lr, shuffle)
         for i in range(rounds)
     ]
     reached = [held_out.score(end) for end in ends]
@@ -58,6 +61,7 @@ def _anneal(
     delta: Tensor,
     budget: int,
     lr: tuple[float, float],
+    shuffle: bool,
 ) -> Tensor:
     """One refinement by Adam, whose step falls from lr[0] to lr[1] in SEGMENTS equal parts of the budget."""
     step = AdamStep(lr[0])
@@ -67,7 +71,7 @@ def _anneal(
         delta = optimise(
             run,
             f"{stage}{i}",
-            lambda d, g: _gradient(run, objective, images, d, g),
+            lambda d, g: _gradient(run, objective, images, shuffle, d, g),
             delta=delta,
             step=step,
             images=each,
@@ -76,10 +80,22 @@ def _anneal(
 
 
 def _gradient(
-    run: Crafting, objective: Objective, images: ImagesWithCrops, delta: Tensor, generator: torch.Generator
+    run: Crafting,
+    objective: Objective,
+    images: ImagesWithCrops,
+    shuffle: bool,
+    delta: Tensor,
+    generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, Any]]:
     x = images.batch(delta, generator)
-    clean = objective.clean(run.victim, x)
+    moved = random_shuffle(run.victim.input_size, generator) if shuffle else _unmoved
+    clean = objective.clean(run.victim, moved(x))
     run.cost.image_forwards += len(x) if clean else 0
-    towards, loss = gradient_of(run, lambda d: objective(run.victim, (x + d).clamp(0, 1), clean)[0], delta, len(x))
+    towards, loss = gradient_of(
+        run, lambda d: objective(run.victim, moved((x + d).clamp(0, 1)), clean)[0], delta, len(x)
+    )
     return towards, {"loss": loss}
+
+
+def _unmoved(x: Tensor) -> Tensor:
+    return x

@@ -22,7 +22,8 @@ import torch
 
 from uapgen.attacks import Crafting, craft, parse_budget
 from uapgen.attacks.impressions import ImpressionSettings, class_impressions
-from uapgen.evaluation import evaluate, open_images
+from uapgen.cli.compare import assign
+from uapgen.evaluation import ImageSet, evaluate, open_images
 from uapgen.markdown import spread
 from uapgen.proxies import Folder, ProxySource, parse_source
 from uapgen.runtime import atomic_write, rng, start_process
@@ -75,6 +76,7 @@ ARMS = {
     "no-agreement": Arm("no GAN, no agreement of logits", {**NO_GAN, "agreement": 0.0}),
     "all-layers": Arm("no GAN, energy of all layers", {**NO_GAN, "start": 0.0}),
     "small-steps": Arm("no GAN, first step of five levels", {**NO_GAN, "lr": 5 / 255}),
+    "shuffled": Arm("no GAN, perturbed images in blocks that change places", {**NO_GAN, "shuffle": True}),
     "cosine": Arm("no GAN, cosine at logits instead", {**NO_GAN, "activation": 0.0, "agreement": 0.0, "logits": 1.0}),
     "impressions": Arm("no GAN: class impressions", {**NO_GAN, "pool": 0}, impressions),
     "gan-free": Arm("GAN without the victim", {"balance": 0.0, "confidence": 0.0, "statistics": 0.0}),
@@ -91,7 +93,8 @@ ARMS = {
 
 @click.command()
 @click.option("--victim", default="embedded/efficientnet_lite0", show_default=True)
-@click.option("--weights", type=click.Path(path_type=Path))
+@click.option("--transfer-victim", "transfer", multiple=True, help="Measured too; repeatable.")
+@click.option("--weights", multiple=True, metavar="[SPEC=]FILE", help="Local weights of a victim; repeatable.")
 @click.option("--data", required=True, help="Evaluation images.")
 @click.option("--train", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Photographs to craft on.")
 @click.option("--limit", type=int)
@@ -103,7 +106,8 @@ ARMS = {
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(
     victim: str,
-    weights: Path | None,
+    transfer: tuple[str, ...],
+    weights: tuple[str, ...],
     data: str,
     train: Path | None,
     limit: int | None,
@@ -121,8 +125,11 @@ def main(
         click.echo(f"left out without --train DIR: {', '.join(missing)}", err=True)
         arms = [arm for arm in arms if not arm.driven]
     start_process(threads)
-    target = load_victim(victim, weights=weights)
-    images = open_images(data, target.transform, num_classes=target.num_classes, limit=limit)
+    files = assign("--weights", weights, [victim, *transfer])
+    target, *others = [
+        Measured(loaded, open_images(data, loaded.transform, num_classes=loaded.num_classes, limit=limit))
+        for loaded in (load_victim(spec, weights=files.get(spec)) for spec in (victim, *transfer))
+    ]
     out.mkdir(parents=True, exist_ok=True)
     cells = _read(out / "cells.jsonl")
     if other := {cell["budget"] for cell in cells} - {parse_budget(budget)}:
@@ -130,12 +137,12 @@ def main(
     for seed in map(int, seeds.split(",")):
         for arm in arms:
             if not any(cell["arm"] == arm.label and cell["seed"] == seed for cell in cells):
-                cells.append(_cell(target, images, arm, train, parse_budget(budget), seed))
+                cells.append(_cell(target, others, arm, train, parse_budget(budget), seed))
                 with (out / "cells.jsonl").open("a") as file:
                     file.write(json.dumps(cells[-1]) + "\n")
                 click.echo(json.dumps(cells[-1]))
     with atomic_write(out / "table.md") as temporary:
-        temporary.write_text(_table(cells, victim, data, len(images)))
+        temporary.write_text(_table(cells, victim, data, len(target.images)))
     click.echo((out / "table.md").read_text())
 
 
@@ -143,15 +150,30 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _cell(victim: Victim, images: Any, arm: Arm, train: Path | None, budget: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Measured:
+    """A victim and the images that it is measured on."""
+
+    victim: Victim
+    images: ImageSet
+
+
+def _cell(
+    target: Measured, others: list[Measured], arm: Arm, train: Path | None, budget: int, seed: int
+) -> dict[str, Any]:
+    victim = target.victim
     run = Crafting(victim, None, 10 / 255, seed, budget)
     source = arm.source(run, train)
     spent = run.cost.image_gradients
     with tempfile.TemporaryDirectory() as folder:  # the GAN's seed is the run's: its variance belongs into the table
         params = {"gan_seed": seed, **arm.params}
         uap = craft(victim, source=source, seed=seed, budget=budget - spent, folder=Path(folder) / "run", **params)
-    result = evaluate(uap, victim, images)
+    result = evaluate(uap, victim, target.images)
     row = result.rows[0]
+    elsewhere = {
+        other.victim.name: evaluate(uap, other.victim, other.images, resize=True).rows[0].fooling_rate.to_json()
+        for other in others
+    }
     return {
         "arm": arm.label,
         "seed": seed,
@@ -161,6 +183,7 @@ def _cell(victim: Victim, images: Any, arm: Arm, train: Path | None, budget: int
         "changed": row.fooling_rate.count,
         "n": row.n,
         "floor": result.noise[0].fooling_rate.count,
+        "transfer": {name: rate["rate"] for name, rate in elsewhere.items()},
         "coverage": uap.card["method"].get("notes", {}).get("gan", {}).get("coverage"),
         "gold": uap.card["method"].get("notes", {}).get("gold"),
         "delta_sha256": uap.sha256,
@@ -169,12 +192,15 @@ def _cell(victim: Victim, images: Any, arm: Arm, train: Path | None, budget: int
 
 
 def _table(cells: list[dict[str, Any]], victim: str, data: str, n: int) -> str:
+    elsewhere = next((cell["transfer"] for cell in cells if cell.get("transfer")), [])
     lines = [
         f"{victim}, eps 10/255, {cells[0]['budget']} image-gradients, {n} images of {Path(data).name}, 8-bit rounded; "
-        f"random +-eps floor {100 * cells[0]['floor'] / cells[0]['n']:.1f}.",
+        f"random +-eps floor {100 * cells[0]['floor'] / cells[0]['n']:.1f}. Transfer: "
+        f"the mean over {', '.join(elsewhere) or 'no victim'}.",
         "",
-        "| arm | data | fooling rate, mean ± std | per seed | classes hit of 256 | KL to uniform (nats) | confidence |",
-        "|---|---|---|---|---|---|---|",
+        "| arm | data | fooling rate, mean ± std | per seed | transfer | classes hit of 256 | KL to uniform (nats) "
+        "| confidence |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for label in [arm.label for arm in ARMS.values() if any(cell["arm"] == arm.label for cell in cells)]:
         mine = sorted((cell for cell in cells if cell["arm"] == label), key=lambda cell: cell["seed"])
@@ -185,7 +211,9 @@ def _table(cells: list[dict[str, Any]], victim: str, data: str, n: int) -> str:
             for key, digits in (("classes", 0), ("kl_mean", 2), ("confidence", 2))
         ]
         each = ", ".join(f"{r:.1f}" for r in rates)
-        lines.append(f"| {label} | {mine[0]['data_class']} | {spread(rates, 1)} | {each} | {' | '.join(shown)} |")
+        carried = [100 * statistics.mean(found.values()) for cell in mine if (found := cell.get("transfer"))]
+        first = [label, mine[0]["data_class"], spread(rates, 1), each, spread(carried, 1) if carried else "-"]
+        lines.append(f"| {' | '.join([*first, *shown])} |")
     return "\n".join(lines) + "\n"
 
 

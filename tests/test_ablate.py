@@ -71,6 +71,15 @@ def test_every_arm_runs_once_at_equal_cost(place: Path, monkeypatch: pytest.Monk
     assert "another --out" in other.output
 
 
+def test_victims_that_nothing_was_crafted_on_are_measured_too(place: Path) -> None:
+    result, (cell,) = run(place, "--only", "jigsaw", "--transfer-victim", "tiny")
+    assert result.exit_code == 0, result.output
+    assert list(cell["transfer"].values()) == [cell["changed"] / cell["n"]]  # here it is the same victim
+    row = next(line for line in result.output.splitlines() if line.startswith("| no GAN: jigsaws"))
+    rate = f"{100 * cell['changed'] / cell['n']:.1f}"
+    assert [text.strip() for text in row.strip("|").split("|")][1:5] == ["none", rate, rate, rate]
+
+
 def test_photographs_are_asked_for(place: Path) -> None:
     result, cells = run(place, "--only", "real-500", train=False)
     assert (result.exit_code, cells) == (2, [])

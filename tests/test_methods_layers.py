@@ -18,9 +18,9 @@ from uapgen.attacks.halving import HalvingStep
 from uapgen.attacks.layerwise import background, first, halving_step
 from uapgen.attacks.pd_ua import MomentumStep, dropped_probe, gram, log_uncertainty
 from uapgen.attacks.pnm import share_at
-from uapgen.attacks.psp import brightened, random_transform, rotated, shuffled
 from uapgen.attacks.pyramid import collapsed, laplacian_normalised, laplacian_pyramid
 from uapgen.attacks.schedule import Schedule
+from uapgen.attacks.transforms import brightened, random_transform, rotated, shuffled
 from uapgen.attacks.trm import truncated_ratio
 from uapgen.errors import UsageError
 from uapgen.proxies import JigsawPrior
