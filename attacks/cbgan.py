@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -54,9 +56,11 @@ def cbgan(
     lr_end: float = 0.005,
     restart: int = 5000,
     shuffle: bool = False,
-    activation: float = 1.0,
+    activation: float = 0.5,
+    displacement: float = 0.5,
     logits: float = 0.0,
     features: float = 0.0,
+    features_by_turns: float = 3.0,
     agreement: float = 0.5,
     start: float = 0.3,
     end: float = 1.0,
@@ -73,11 +77,13 @@ def cbgan(
     its own patterns (share `generator_crops`); its latents give `candidates`, which join a random start.
     (c) Refinement is by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on crops of the
     pattern itself (share `crops` of each batch), GAN samples and procedural images (a `pool` of each, or fresh ones
-    where that is 0), minimising the `activation` log-energy of the layers between the shares `start` and `end` of the
-    depth, less the `agreement` of the perturbed images' logits with their mean, plus cosines at `logits` and
-    `features`. `shuffle` cuts the perturbed images into 2 x 2 blocks that change places, anew at every step (as PSP-UAP
-    does in a third of its steps), so that the pattern has to act wherever it lies. Every `restart` image-gradients it
-    starts anew from the start that is next best on held-out proxies; the end that is best there is kept.
+    where that is 0). The layers between the shares `start` and `end` of the depth are to have much `activation`
+    log-energy, and to move far by `displacement`, the log-energy of their difference from the clean images'; the
+    perturbed images' logits are to be in `agreement` with their mean; cosines at `logits` and `features` between
+    perturbed and clean images are to be small. Each is a weight. `shuffle` cuts the perturbed images into 2 x 2 blocks
+    that change places, anew at every step (as PSP-UAP does in a third of its steps), so that the pattern has to act
+    wherever it lies. Every `restart` image-gradients it starts anew from the start that is next best on held-out
+    proxies, each second time with `features_by_turns` more weight on `features`; the end that is best there is kept.
     """
     victim = run.victim
     gold = _wants_gold(proxy_filter, gold_keep, gan, pool)
@@ -103,7 +109,7 @@ def cbgan(
     elif gold:
         raise UsageError(f"budget {run.budget} leaves the GAN no batch to filter samples of; give a larger one")
     proxies = Mixture(sources)
-    objective = Objective(activation, logits, features, agreement, start, end)
+    objective = Objective(activation, displacement, logits, features, agreement, start, end)
     starts = [random_start(victim.input_size, run.eps, run.rng("start"))]
     if images := int(generator_share * run.budget) // batch * batch:
         network = train_latents(
@@ -119,7 +125,8 @@ def cbgan(
         )
         with torch.no_grad():
             starts += network(network.latents(candidates, run.rng("latents"))).split(1)
-    return refine(run, proxies, objective, starts, batch, crops, (lr, lr_end), restart, shuffle)
+    objectives = (objective, replace(objective, features=features + features_by_turns))
+    return refine(run, proxies, objectives, starts, batch, crops, (lr, lr_end), restart, shuffle)
 
 
 def _wants_gold(proxy_filter: str, keep: float, gan: bool, pool: int) -> bool:

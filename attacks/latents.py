@@ -8,7 +8,6 @@ import torch
 
 from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
-from ..victims import Probe
 from .crafting import Crafting
 from .images import ImagesWithCrops
 from .loop import repeat
@@ -46,12 +45,12 @@ def train_latents(
 
     def advance(generator: torch.Generator) -> dict[str, Any]:
         with torch.no_grad():
-            x = images_with_crops.batch(network(middle), generator)
-        clean = run.look(victim.probe, x)
+            x = images_with_crops.batch(network(middle), generator).repeat(2, 1, 1, 1)
+        clean = run.look(lambda images: objective.clean(victim, images), x) if objective.needs_clean else None
+        unmoved = clean.features[:half] if clean else run.look(victim.features, x[:half])
         deltas = network(network.latents(2, generator)).repeat_interleave(half, 0)
-        twice = Probe(clean.logits.repeat(2, 1), clean.features.repeat(2, 1), [])
-        loss, probe = objective(victim, (x.repeat(2, 1, 1, 1) + deltas).clamp(0, 1), twice)
-        similarity = displacement_similarity(clean.features, *probe.features.chunk(2))
+        loss, probe = objective(victim, (x + deltas).clamp(0, 1), clean)
+        similarity = displacement_similarity(unmoved, *probe.features.chunk(2))
         optimizer.zero_grad()
         (loss + diversity * similarity).backward()
         sum_gradients(run, optimizer)

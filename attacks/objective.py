@@ -1,10 +1,9 @@
-"""The objective that the stages of cbgan share: activation energy, agreement, cosines at logits and features."""
+"""The objective that the stages of cbgan share: energies of layers, agreement, cosines at logits and features."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..victims import Probe, Victim
@@ -13,9 +12,14 @@ from .losses import agreement, cosine, log_energy
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the losses, and which layers' energy counts: `start` to `end` as shares of the victim's depth."""
+    """Weights of the losses, and which layers' energy counts: `start` to `end` as shares of the victim's depth.
 
-    activation: float = 1.0
+    `activation` weighs the energy of what the layers say of perturbed images, `displacement` the energy of its
+    difference from what they say of the clean ones.
+    """
+
+    activation: float = 0.0
+    displacement: float = 0.0
     logits: float = 0.0
     features: float = 0.0
     agreement: float = 0.0
@@ -24,19 +28,16 @@ class Objective:
 
     @property
     def needs_clean(self) -> bool:
-        return bool(self.logits or self.features)
+        return bool(self.displacement or self.logits or self.features)
 
     def layers(self, victim: Victim) -> list[str]:
-        names = victim.layers() if self.activation else []
+        names = victim.layers() if self.activation or self.displacement else []
         first = min(int(self.start * len(names)), max(0, len(names) - 1))
         return names[first : max(first + 1, int(self.end * len(names)))]
 
-    def clean(self, victim: Victim, images: Tensor) -> Probe | None:
-        """The victim's view of the clean images, where a weight needs it; forward only."""
-        if not self.needs_clean:
-            return None
-        with torch.no_grad():
-            return victim.probe(images)
+    def clean(self, victim: Victim, images: Tensor) -> Probe:
+        """What of the victim's view of the clean images the weights need; for forward passes only (`Crafting.look`)."""
+        return victim.probe(images, layers=self.layers(victim) if self.displacement else ())
 
     def __call__(self, victim: Victim, images: Tensor, clean: Probe | None) -> tuple[Tensor, Probe]:
         """The loss on perturbed images (B,3,H,W), to be minimised, and what the victim showed."""
@@ -47,6 +48,9 @@ class Objective:
         if self.agreement:
             loss = loss - self.agreement * agreement(probe.logits)
         if clean is not None:
+            if self.displacement and probe.layers:
+                moved = [seen.float() - before.float() for seen, before in zip(probe.layers, clean.layers, strict=True)]
+                loss = loss + self.displacement * log_energy(moved)
             loss = loss + self.logits * cosine(clean.logits, probe.logits)
             loss = loss + self.features * cosine(clean.features, probe.features)
         return loss, probe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ SEGMENTS = 8
 def refine(
     run: Crafting,
     proxies: ProxySource,
-    objective: Objective,
+    objectives: Sequence[Objective],
     starts: list[Tensor],
     batch: int,
     crops: float,
@@ -32,8 +33,8 @@ def refine(
     shuffle: bool,
 ) -> Tensor:
     """Refines starts with what is left of the budget, the one that moves held-out proxies most first, and returns the
-    end that moves them most: one refinement for every `restart` image-gradients. `shuffle` has the blocks of the
-    perturbed images change places at every step.
+    end that moves them most: one refinement for every `restart` image-gradients, and `objectives` take turns.
+    `shuffle` has the blocks of the perturbed images change places at every step.
     """
     size, device = run.victim.input_size[1:], run.victim.device
     held_out = HeldOut(run, PinkNoise(size, device), HELD_OUT_IMAGES, batch)
@@ -44,10 +45,10 @@ def refine(
     order = sorted(range(len(starts)), key=lambda i: -scores[i])
     left = run.budget - run.cost.image_gradients
     rounds = max(1, left // restart)
-    ends = [
-        _anneal(run, f"refine{i}.", objective, images, starts[order[i % len(order)]], left // rounds, lr, shuffle)
-        for i in range(rounds)
-    ]
+    ends = []
+    for i in range(rounds):
+        objective, start = objectives[i % len(objectives)], starts[order[i % len(order)]]
+        ends.append(_anneal(run, f"refine{i}.", objective, images, start, left // rounds, lr, shuffle))
     reached = [held_out.score(end) for end in ends]
     run.notes["held_out"] = {"starts": scores, "ends": reached, "n": len(held_out.images)}
     return ends[reached.index(max(reached))]
@@ -89,8 +90,7 @@ def _gradient(
 ) -> tuple[Tensor, dict[str, Any]]:
     x = images.batch(delta, generator)
     moved = random_shuffle(run.victim.input_size, generator) if shuffle else _unmoved
-    clean = objective.clean(run.victim, moved(x))
-    run.cost.image_forwards += len(x) if clean else 0
+    clean = run.look(lambda images: objective.clean(run.victim, images), moved(x)) if objective.needs_clean else None
     towards, loss = gradient_of(
         run, lambda d: objective(run.victim, moved((x + d).clamp(0, 1)), clean)[0], delta, len(x)
     )

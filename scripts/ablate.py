@@ -66,6 +66,7 @@ def photographs(most: int | None) -> Callable[[Crafting, Path | None], ProxySour
 
 
 NO_GAN = {"gan": False}
+NO_LAYERS = {"activation": 0.0, "displacement": 0.0, "agreement": 0.0}
 ARMS = {
     "gaussian": Arm("no GAN: Gaussian noise", NO_GAN, named("gaussian")),
     "jigsaw": Arm("no GAN: jigsaws", NO_GAN, named("jigsaw")),
@@ -73,11 +74,14 @@ ARMS = {
     "procedural": Arm("no GAN: procedural images alone", NO_GAN),
     "no-generator": Arm("no GAN, no perturbation generator", {**NO_GAN, "generator_share": 0.0}),
     "no-crops": Arm("no GAN, no crops of the pattern", {**NO_GAN, "crops": 0.0}),
+    "activation-alone": Arm("no GAN, no displacement", {**NO_GAN, "activation": 1.0, "displacement": 0.0}),
+    "displacement-alone": Arm("no GAN, displacement alone", {**NO_GAN, "activation": 0.0, "displacement": 1.0}),
+    "features": Arm("no GAN, and cosine at the features", {**NO_GAN, "features": 3.0}),
     "no-agreement": Arm("no GAN, no agreement of logits", {**NO_GAN, "agreement": 0.0}),
     "all-layers": Arm("no GAN, energy of all layers", {**NO_GAN, "start": 0.0}),
     "small-steps": Arm("no GAN, first step of five levels", {**NO_GAN, "lr": 5 / 255}),
     "shuffled": Arm("no GAN, perturbed images in blocks that change places", {**NO_GAN, "shuffle": True}),
-    "cosine": Arm("no GAN, cosine at logits instead", {**NO_GAN, "activation": 0.0, "agreement": 0.0, "logits": 1.0}),
+    "cosine": Arm("no GAN, cosine at logits instead", {**NO_GAN, **NO_LAYERS, "logits": 1.0}),
     "impressions": Arm("no GAN: class impressions", {**NO_GAN, "pool": 0}, impressions),
     "gan-free": Arm("GAN without the victim", {"balance": 0.0, "confidence": 0.0, "statistics": 0.0}),
     "gan-plain": Arm("GAN without regulariser", {"balance": 0.0}),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from conftest import TINY, gratings
 from uapgen.attacks import craft, find_method, methods
 from uapgen.attacks.losses import activation_energy, agreement, displacement_similarity, log_energy, stubborn_weights
+from uapgen.attacks.objective import Objective
 from uapgen.attacks.steps import AdamStep, SteepestStep, project
 from uapgen.errors import UsageError
 from uapgen.victims import Preprocessing, Victim
@@ -236,6 +237,30 @@ def test_agreement_is_the_cosine_to_the_mean_logits() -> None:
     expected = sum(torch.nn.functional.cosine_similarity(row, mean, 0).item() for row in logits) / 2
     assert agreement(logits + 7).item() == pytest.approx(expected, abs=1e-6)
     assert agreement(logits[:1].repeat(3, 1)).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_displacement_is_the_energy_of_what_the_pattern_adds(tiny_victim: Victim) -> None:
+    """Where a layer is linear, its displacement does not depend on the image; its energy does."""
+    first = tiny_victim.layers()[:1]
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    delta = 0.05 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+    objective = Objective(displacement=2, start=0, end=1 / len(tiny_victim.layers()))
+    assert objective.layers(tiny_victim) == first
+    loss, _ = objective(tiny_victim, images + delta, objective.clean(tiny_victim, images))
+    alone = (
+        tiny_victim.probe(0.5 + delta, layers=first).layers[0]
+        - tiny_victim.probe(torch.full_like(delta, 0.5), layers=first).layers[0]
+    )
+    assert loss.item() == pytest.approx(2 * log_energy([alone]).item(), abs=0.02)  # bf16
+    energy, _ = Objective(activation=1, start=0, end=1 / len(tiny_victim.layers()))(tiny_victim, images + delta, None)
+    assert abs(energy.item() - log_energy([alone]).item()) > 0.1
+
+
+def test_shuffled_refinement_costs_the_same_and_goes_another_way(tiny_victim: Victim) -> None:
+    common = {"eps": EPS, "budget": 200, "gan": False, "generator_share": 0.0, "pool": 16, "seed": 3}
+    still, moved = (craft(tiny_victim, shuffle=shuffle, **common) for shuffle in (False, True))
+    assert still.card["cost"] == moved.card["cost"]
+    assert still.sha256 != moved.sha256
 
 
 def test_patterns_are_alike_when_they_move_features_the_same_way() -> None:

@@ -25,7 +25,16 @@ from uapgen.victims import Victim
 
 # Odd batches: shares differ in size. What couples a batch: agreement, energies of a whole batch, stubborn weights.
 METHODS: dict[str, dict[str, Any]] = {
-    "cbgan": {"gan": False, "batch": 5, "generator_width": 4, "pool": 16, "candidates": 2, "features": 0.5},
+    "cbgan": {
+        "gan": False,
+        "batch": 5,
+        "generator_width": 4,
+        "pool": 16,
+        "candidates": 2,
+        "features": 0.5,
+        "displacement": 0.5,
+        "shuffle": True,
+    },
     "cosine-uap": {"batch": 7},
     "fg-uap": {"batch": 7},
     "sga": {"minibatch": 5},
