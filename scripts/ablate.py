@@ -23,6 +23,7 @@ import torch
 from uapgen.attacks import Crafting, craft, parse_budget
 from uapgen.attacks.impressions import ImpressionSettings, class_impressions
 from uapgen.cli.compare import assign
+from uapgen.cli.options import parse_settings
 from uapgen.evaluation import ImageSet, evaluate, open_images
 from uapgen.markdown import spread
 from uapgen.proxies import Folder, ProxySource, parse_source
@@ -106,6 +107,7 @@ ARMS = {
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(list(ARMS)), help="Run these arms alone; repeatable.")
 @click.option("--skip", multiple=True, type=click.Choice(list(ARMS)), help="Leave an arm out; repeatable.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of all arms; repeatable.")
 @click.option("--threads", type=int)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(
@@ -119,6 +121,7 @@ def main(
     seeds: str,
     only: tuple[str, ...],
     skip: tuple[str, ...],
+    settings: tuple[str, ...],
     threads: int | None,
     out: Path,
 ) -> None:
@@ -136,12 +139,15 @@ def main(
     ]
     out.mkdir(parents=True, exist_ok=True)
     cells = _read(out / "cells.jsonl")
+    common = parse_settings(settings)
+    if any(cell.get("settings", {}) != common for cell in cells):
+        raise click.UsageError(f"{out} holds cells of another --set; take another --out")
     if other := {cell["budget"] for cell in cells} - {parse_budget(budget)}:
         raise click.UsageError(f"{out} holds cells of {other.pop()} image-gradients; take another --out")
     for seed in map(int, seeds.split(",")):
         for arm in arms:
             if not any(cell["arm"] == arm.label and cell["seed"] == seed for cell in cells):
-                cells.append(_cell(target, others, arm, train, parse_budget(budget), seed))
+                cells.append(_cell(target, others, arm, common, train, parse_budget(budget), seed))
                 with (out / "cells.jsonl").open("a") as file:
                     file.write(json.dumps(cells[-1]) + "\n")
                 click.echo(json.dumps(cells[-1]))
@@ -163,14 +169,20 @@ class Measured:
 
 
 def _cell(
-    target: Measured, others: list[Measured], arm: Arm, train: Path | None, budget: int, seed: int
+    target: Measured,
+    others: list[Measured],
+    arm: Arm,
+    settings: dict[str, Any],
+    train: Path | None,
+    budget: int,
+    seed: int,
 ) -> dict[str, Any]:
     victim = target.victim
     run = Crafting(victim, None, 10 / 255, seed, budget)
     source = arm.source(run, train)
     spent = run.cost.image_gradients
     with tempfile.TemporaryDirectory() as folder:  # the GAN's seed is the run's: its variance belongs into the table
-        params = {"gan_seed": seed, **arm.params}
+        params = {"gan_seed": seed, **settings, **arm.params}
         uap = craft(victim, source=source, seed=seed, budget=budget - spent, folder=Path(folder) / "run", **params)
     result = evaluate(uap, victim, target.images)
     row = result.rows[0]
@@ -182,6 +194,7 @@ def _cell(
         "arm": arm.label,
         "seed": seed,
         "budget": budget,
+        "settings": settings,
         "image_gradients": spent + uap.card["cost"]["image_gradients"],
         "data_class": uap.data_class,
         "changed": row.fooling_rate.count,
@@ -197,9 +210,10 @@ def _cell(
 
 def _table(cells: list[dict[str, Any]], victim: str, data: str, n: int) -> str:
     elsewhere = next((cell["transfer"] for cell in cells if cell.get("transfer")), [])
+    settings = "".join(f" {key}={value}," for key, value in cells[0].get("settings", {}).items())
     lines = [
-        f"{victim}, eps 10/255, {cells[0]['budget']} image-gradients, {n} images of {Path(data).name}, 8-bit rounded; "
-        f"random +-eps floor {100 * cells[0]['floor'] / cells[0]['n']:.1f}. Transfer: "
+        f"{victim}, eps 10/255,{settings} {cells[0]['budget']} image-gradients, {n} images of {Path(data).name}, "
+        f"8-bit rounded; random +-eps floor {100 * cells[0]['floor'] / cells[0]['n']:.1f}. Transfer: "
         f"the mean over {', '.join(elsewhere) or 'no victim'}.",
         "",
         "| arm | data | fooling rate, mean ± std | per seed | transfer | classes hit of 256 | KL to uniform (nats) "

@@ -80,6 +80,19 @@ def test_victims_that_nothing_was_crafted_on_are_measured_too(place: Path) -> No
     assert [text.strip() for text in row.strip("|").split("|")][1:5] == ["none", rate, rate, rate]
 
 
+def test_what_is_set_for_all_arms_stays(place: Path) -> None:
+    result, (cell,) = run(place, "--only", "jigsaw", "--set", "activation=1", "--set", "displacement=0")
+    assert result.exit_code == 0, result.output
+    assert cell["settings"] == {"activation": "1", "displacement": "0"}
+    assert "eps 10/255, activation=1, displacement=0, 160 image-gradients" in result.output
+    (place / "out" / "cells.jsonl").rename(place / "kept.jsonl")
+    _, (other,) = run(place, "--only", "jigsaw")
+    assert other["delta_sha256"] != cell["delta_sha256"]
+    refused, _ = run(place, "--only", "jigsaw", "--set", "activation=1")
+    assert refused.exit_code == 2
+    assert "of another --set" in refused.output
+
+
 def test_photographs_are_asked_for(place: Path) -> None:
     result, cells = run(place, "--only", "real-500", train=False)
     assert (result.exit_code, cells) == (2, [])
