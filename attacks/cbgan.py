@@ -54,7 +54,7 @@ def cbgan(
     crops: float = 0.5,
     lr: float = 0.15,
     lr_end: float = 0.005,
-    restart: int = 5000,
+    refinement: int = 5000,
     shuffle: bool = False,
     activation: float = 0.5,
     displacement: float = 0.5,
@@ -82,7 +82,7 @@ def cbgan(
     perturbed images' logits are to be in `agreement` with their mean; cosines at `logits` and `features` between
     perturbed and clean images are to be small. Each is a weight. `shuffle` cuts the perturbed images into 2 x 2 blocks
     that change places, anew at every step (as PSP-UAP does in a third of its steps), so that the pattern has to act
-    wherever it lies. Every `restart` image-gradients it starts anew from the start that is next best on held-out
+    wherever it lies. Every `refinement` image-gradients it starts anew from the start that is next best on held-out
     proxies, each second time with `features_by_turns` more weight on `features`; the end that is best there is kept.
     """
     victim = run.victim
@@ -126,7 +126,7 @@ def cbgan(
         with torch.no_grad():
             starts += network(network.latents(candidates, run.rng("latents"))).split(1)
     objectives = (objective, replace(objective, features=features + features_by_turns))
-    return refine(run, proxies, objectives, starts, batch, crops, (lr, lr_end), restart, shuffle)
+    return refine(run, proxies, objectives, starts, batch, crops, (lr, lr_end), refinement, shuffle)
 
 
 def _wants_gold(proxy_filter: str, keep: float, gan: bool, pool: int) -> bool:

@@ -29,11 +29,11 @@ def refine(
     batch: int,
     crops: float,
     lr: tuple[float, float],
-    restart: int,
+    refinement: int,
     shuffle: bool,
 ) -> Tensor:
     """Refines starts with what is left of the budget, the one that moves held-out proxies most first, and returns the
-    end that moves them most: one refinement for every `restart` image-gradients, and `objectives` take turns.
+    end that moves them most: one for every `refinement` image-gradients, and `objectives` take turns.
     `shuffle` has the blocks of the perturbed images change places at every step.
     """
     size, device = run.victim.input_size[1:], run.victim.device
@@ -44,7 +44,7 @@ def refine(
     scores = [held_out.score(start) for start in starts]
     order = sorted(range(len(starts)), key=lambda i: -scores[i])
     left = run.budget - run.cost.image_gradients
-    rounds = max(1, left // restart)
+    rounds = max(1, left // refinement)
     ends = []
     for i in range(rounds):
         objective, start = objectives[i % len(objectives)], starts[order[i % len(order)]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -256,8 +257,14 @@ def test_displacement_is_the_energy_of_what_the_pattern_adds(tiny_victim: Victim
     assert abs(energy.item() - log_energy([alone]).item()) > 0.1
 
 
+def test_no_parameter_hides_behind_one_of_crafts() -> None:
+    own = set(inspect.signature(craft).parameters)
+    for method in methods():
+        assert not own & set(find_method(method).parameters()), method
+
+
 def test_every_second_refinement_has_another_objective(tiny_victim: Victim) -> None:
-    common = {"eps": EPS, "budget": 640, "gan": False, "generator_share": 0.0, "pool": 16, "restart": 200, "seed": 3}
+    common = {"eps": EPS, "budget": 640, "gan": False, "generator_share": 0.0, "pool": 16, "refinement": 200, "seed": 3}
     without, turns = (craft(tiny_victim, features_by_turns=weight, **common) for weight in (0.0, 3.0))
     ends = [uap.card["method"]["notes"]["held_out"]["ends"] for uap in (without, turns)]
     assert [a == b for a, b in zip(*ends, strict=True)] == [True, False, True]
