@@ -46,7 +46,7 @@ def train_latents(
     def advance(generator: torch.Generator) -> dict[str, Any]:
         with torch.no_grad():
             x = images_with_crops.batch(network(middle), generator).repeat(2, 1, 1, 1)
-        clean = run.look(lambda images: objective.clean(victim, images), x) if objective.needs_clean else None
+        clean = objective.clean(run, x)
         unmoved = clean.features[:half] if clean else run.look(victim.features, x[:half])
         deltas = network(network.latents(2, generator)).repeat_interleave(half, 0)
         loss, probe = objective(victim, (x + deltas).clamp(0, 1), clean)

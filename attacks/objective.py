@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..victims import Probe, Victim
+from .crafting import Crafting
 from .losses import agreement, cosine, log_energy
 
 
@@ -26,18 +27,17 @@ class Objective:
     start: float = 0.3
     end: float = 1.0
 
-    @property
-    def needs_clean(self) -> bool:
-        return bool(self.displacement or self.logits or self.features)
-
     def layers(self, victim: Victim) -> list[str]:
         names = victim.layers() if self.activation or self.displacement else []
         first = min(int(self.start * len(names)), max(0, len(names) - 1))
         return names[first : max(first + 1, int(self.end * len(names)))]
 
-    def clean(self, victim: Victim, images: Tensor) -> Probe:
-        """What of the victim's view of the clean images the weights need; for forward passes only (`Crafting.look`)."""
-        return victim.probe(images, layers=self.layers(victim) if self.displacement else ())
+    def clean(self, run: Crafting, images: Tensor) -> Probe | None:
+        """The view of the clean images (B,3,H,W), where a weight needs it: a forward pass, which is counted."""
+        if not (self.displacement or self.logits or self.features):
+            return None
+        layers = self.layers(run.victim) if self.displacement else ()
+        return run.look(lambda x: run.victim.probe(x, layers=layers), images)
 
     def __call__(self, victim: Victim, images: Tensor, clean: Probe | None) -> tuple[Tensor, Probe]:
         """The loss on perturbed images (B,3,H,W), to be minimised, and what the victim showed."""

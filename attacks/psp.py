@@ -14,7 +14,7 @@ from .crafting import Crafting
 from .layerwise import first, follow_curriculum, layer_names
 from .losses import activation_energy, stubborn_weights
 from .registry import register
-from .transforms import random_transform
+from .transforms import random_transform, unchanged
 
 
 @register("psp-uap", paper="Lee et al., CVPR 2025", year=2025, stops=True)
@@ -60,7 +60,7 @@ def psp_uap(
     ) -> Callable[[Tensor], Tensor]:
         samples = random_resized_crops(priors + delta, n, generator)
         samples = samples.clamp_(0, 1) if normalise else samples
-        change = random_transform(victim, n, intensity, generator) if transforms else _same
+        change = random_transform(victim, n, intensity, generator) if transforms else unchanged
         clean = run.look(victim, change(shown(victim, samples, normalise))) if reweight else None
 
         def loss(d: Tensor) -> Tensor:
@@ -73,7 +73,3 @@ def psp_uap(
     delta = follow_curriculum(run, "psp", loss_of, prior=prior, normalise=normalise, lr=lr, crops=crops)
     run.sources = [DeltaCrops(run.sources[0], lambda: delta, crops=crops, clip=normalise)]
     return delta
-
-
-def _same(x: Tensor) -> Tensor:
-    return x

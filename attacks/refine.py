@@ -15,7 +15,7 @@ from .loop import gradient_of, optimise
 from .objective import Objective
 from .selection import HeldOut
 from .steps import AdamStep
-from .transforms import random_shuffle
+from .transforms import random_shuffle, unchanged
 
 HELD_OUT_IMAGES = 256
 SEGMENTS = 8
@@ -89,13 +89,9 @@ def _gradient(
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, Any]]:
     x = images.batch(delta, generator)
-    moved = random_shuffle(run.victim.input_size, generator) if shuffle else _unmoved
-    clean = run.look(lambda images: objective.clean(run.victim, images), moved(x)) if objective.needs_clean else None
+    moved = random_shuffle(run.victim.input_size, generator) if shuffle else unchanged
+    clean = objective.clean(run, moved(x))
     towards, loss = gradient_of(
         run, lambda d: objective(run.victim, moved((x + d).clamp(0, 1)), clean)[0], delta, len(x)
     )
     return towards, {"loss": loss}
-
-
-def _unmoved(x: Tensor) -> Tensor:
-    return x

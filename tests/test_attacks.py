@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import TINY, gratings
-from uapgen.attacks import craft, find_method, methods
+from uapgen.attacks import Crafting, craft, find_method, methods
 from uapgen.attacks.losses import activation_energy, agreement, displacement_similarity, log_energy, stubborn_weights
 from uapgen.attacks.objective import Objective
 from uapgen.attacks.steps import AdamStep, SteepestStep, project
@@ -247,7 +247,8 @@ def test_displacement_is_the_energy_of_what_the_pattern_adds(tiny_victim: Victim
     delta = 0.05 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
     objective = Objective(displacement=2, start=0, end=1 / len(tiny_victim.layers()))
     assert objective.layers(tiny_victim) == first
-    loss, _ = objective(tiny_victim, images + delta, objective.clean(tiny_victim, images))
+    run = Crafting(tiny_victim, None, EPS, seed=0, budget=100)
+    loss, _ = objective(tiny_victim, images + delta, objective.clean(run, images))
     alone = (
         tiny_victim.probe(0.5 + delta, layers=first).layers[0]
         - tiny_victim.probe(torch.full_like(delta, 0.5), layers=first).layers[0]
