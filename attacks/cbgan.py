@@ -29,6 +29,7 @@ def cbgan(
     run: Crafting,
     *,
     gan: bool = True,
+    gan_from: int = 24_000,
     gan_share: float = 0.15,
     gan_every: int = 4,
     gan_seed: int = 0,
@@ -70,9 +71,10 @@ def cbgan(
     (a) A GAN whose discriminator sees procedural images (or --proxy) and whose generator also answers to the victim:
     `balance` weighs the class-balancing regulariser (`effective`=false keeps its class weights at 1), `confidence` and
     `statistics` the other terms; the victim looks at every `gan_every`-th step. It takes `gan_share` of the budget and
-    is cached per victim; its samples are the share `gan_weight` of the proxies. `gan`=false leaves it out and gives its
-    image-gradients to refinement. `proxy_filter`=gold draws more of them and keeps the share `gold_keep` that
-    discriminator and victim find under-represented (gan/gold_proxy.py; forward passes, which are counted).
+    is cached per victim; its samples are the share `gan_weight` of the proxies. Budgets below `gan_from` would pay for
+    too short a training, and `gan`=false wants none: then refinement has its image-gradients. `proxy_filter`=gold draws
+    more samples and keeps the share `gold_keep` that discriminator and victim find under-represented
+    (gan/gold_proxy.py; forward passes, which are counted), at any budget.
     (b) A perturbation generator takes `generator_share`, with a `diversity` term, on the same proxies and on crops of
     its own patterns (share `generator_crops`); its latents give `candidates`, which join a random start.
     (c) Refinement is by Adam (`lr` falls to `lr_end`, in pixel units: beyond 2 eps it is bang-bang) on crops of the
@@ -87,6 +89,7 @@ def cbgan(
     """
     victim = run.victim
     gold = _wants_gold(proxy_filter, gold_keep, gan, pool)
+    gan = gan and (gold or run.budget >= gan_from)
     real = run.source or Procedural(victim.input_size[1:], victim.device)
     sources: list[tuple[ProxySource, float]] = [(_pooled(real, pool, run.seed), 1 - gan_weight)]
     gan_images = int(gan_share * run.budget) // gan_batch * gan_batch if gan else 0

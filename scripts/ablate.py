@@ -67,6 +67,7 @@ def photographs(most: int | None) -> Callable[[Crafting, Path | None], ProxySour
 
 
 NO_GAN = {"gan": False}
+GAN = {"gan_from": 0}
 NO_LAYERS = {"activation": 0.0, "displacement": 0.0, "agreement": 0.0}
 ARMS = {
     "gaussian": Arm("no GAN: Gaussian noise", NO_GAN, named("gaussian")),
@@ -84,13 +85,13 @@ ARMS = {
     "shuffled": Arm("no GAN, perturbed images in blocks that change places", {**NO_GAN, "shuffle": True}),
     "cosine": Arm("no GAN, cosine at logits instead", {**NO_GAN, **NO_LAYERS, "logits": 1.0}),
     "impressions": Arm("no GAN: class impressions", {**NO_GAN, "pool": 0}, impressions),
-    "gan-free": Arm("GAN without the victim", {"balance": 0.0, "confidence": 0.0, "statistics": 0.0}),
-    "gan-plain": Arm("GAN without regulariser", {"balance": 0.0}),
-    "gan-w1": Arm("class-balancing GAN, w = 1 (DeGAN)", {"effective": False}),
-    "gan-no-statistics": Arm("class-balancing GAN, no batch-norm matching", {"statistics": 0.0}),
-    "gan": Arm("class-balancing GAN (effective frequency)"),
-    "gan-alone": Arm("class-balancing GAN, its samples alone", {"gan_weight": 1.0}),
-    "gan-gold": Arm("class-balancing GAN, GOLD-filtered", {"proxy_filter": "gold"}),
+    "gan-free": Arm("GAN without the victim", {**GAN, "balance": 0.0, "confidence": 0.0, "statistics": 0.0}),
+    "gan-plain": Arm("GAN without regulariser", {**GAN, "balance": 0.0}),
+    "gan-w1": Arm("class-balancing GAN, w = 1 (DeGAN)", {**GAN, "effective": False}),
+    "gan-no-statistics": Arm("class-balancing GAN, no batch-norm matching", {**GAN, "statistics": 0.0}),
+    "gan": Arm("class-balancing GAN (effective frequency)", GAN),
+    "gan-alone": Arm("class-balancing GAN, its samples alone", {**GAN, "gan_weight": 1.0}),
+    "gan-gold": Arm("class-balancing GAN, GOLD-filtered", {**GAN, "proxy_filter": "gold"}),
     "real-500": Arm(f"no GAN: {FEW} photographs", {**NO_GAN, "pool": 0}, photographs(FEW), driven=True),
     "real-all": Arm("no GAN: all photographs", {**NO_GAN, "pool": 0}, photographs(None), driven=True),
 }

@@ -23,6 +23,7 @@ SMALL = {
     "sv-uap": {"depth": 0.5},  # of four layers; the first is linear
     "dm-uap": {"model_steps": 2, "data_steps": 2},
     "cbgan": {
+        "gan_from": 0,
         "gan_width": 2,
         "gan_size": 32,
         "gan_batch": 8,

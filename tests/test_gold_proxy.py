@@ -21,6 +21,7 @@ from uapgen.runtime import rng
 from uapgen.victims import Victim
 
 SMALL: dict[str, Any] = {
+    "gan_from": 0,
     "gan_width": 2,
     "gan_size": 32,
     "gan_batch": 8,
