@@ -97,7 +97,7 @@ def craft(
     Raises UsageError for a bad argument, UapgenError when the run fails.
     """
     chosen = check_craft(victim, method, source, eps, norm, target, tile, stop_on)
-    params = chosen.check(params)
+    params = {**{k: p.default for k, p in chosen.parameters().items()}, **chosen.check(params)}
     steps = parse_budget(budget)
     options = {
         "method": method,
@@ -135,7 +135,7 @@ def craft(
         method={
             "name": method,
             "paper": chosen.paper,
-            "params": {**{k: p.default for k, p in chosen.parameters().items()}, **params, **extra},
+            "params": {**params, **extra},
             "budget": steps,
             "stopped": run.stopped,
             **({"notes": run.notes} if run.notes else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,18 @@ def test_another_run_in_the_folder_is_refused(tiny_victim: Victim, tmp_path: Pat
     craft(tiny_victim, method="sga", source=Pictures(), budget=60, seed=1, folder=tmp_path / "run", restart=True)
 
 
+def test_a_run_knows_the_defaults_that_it_began_with(tiny_victim: Victim, tmp_path: Path) -> None:
+    """Another version of a method may have others: its run must not go on from this one's states."""
+    craft(tiny_victim, method="fg-uap", source=Pictures(), budget=64, batch=8, folder=tmp_path / "run")
+    file = tmp_path / "run" / "options.json"
+    options = json.loads(file.read_text())
+    assert options["params"].keys() == find_method("fg-uap").parameters().keys()
+    options["params"]["lr"] = 0.5
+    file.write_text(json.dumps(options))
+    with pytest.raises(UsageError, match=r"params.lr = 0.5 there"):
+        craft(tiny_victim, method="fg-uap", source=Pictures(), budget=64, batch=8, folder=tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -271,6 +284,14 @@ def test_every_second_refinement_has_another_objective(tiny_victim: Victim) -> N
     ends = [uap.card["method"]["notes"]["held_out"]["ends"] for uap in (without, turns)]
     assert [a == b for a, b in zip(*ends, strict=True)] == [True, False, True]
     assert turns.card["cost"] == without.card["cost"]
+
+
+def test_small_budgets_leave_the_gan_out(tiny_victim: Victim) -> None:
+    common = {**SMALL["cbgan"], "eps": EPS, "budget": 400, "seed": 3}
+    without, small, paid = (craft(tiny_victim, **common | given) for given in ({"gan": False}, {"gan_from": 401}, {}))
+    assert small.sha256 == without.sha256 != paid.sha256
+    assert small.card["cost"] == without.card["cost"]
+    assert "gan" in paid.card["method"]["notes"] and "gan" not in small.card["method"]["notes"]
 
 
 def test_shuffled_refinement_costs_the_same_and_goes_another_way(tiny_victim: Victim) -> None:

@@ -28,7 +28,16 @@ def build():
         net(torch.rand(64, 3, 32, 32))  # batch-norm statistics of their own
     return Victim(net, name="tiny", preprocessing=TINY, device="cpu")
 """
-SMALL = ["gan_from=0", "gan_width=2", "gan_size=32", "gan_latent=8", "gan_batch=8", "batch=8", "generator_width=4", "pool=32"]
+SMALL = [
+    "gan_from=0",
+    "gan_width=2",
+    "gan_size=32",
+    "gan_latent=8",
+    "gan_batch=8",
+    "batch=8",
+    "generator_width=4",
+    "pool=32",
+]
 CRAFT = ["craft", "--victim", "small_victim:build", "--budget", "1200", "--seed", "3", *(f"--set={s}" for s in SMALL)]
 
 

@@ -183,6 +183,11 @@ def test_a_filtered_craft_resumes_to_the_same_bytes(
     assert Perturbation.load(tmp_path / "resumed.safetensors").sha256 == whole.sha256
 
 
+def test_a_filter_wants_the_gan_at_any_budget(tiny_victim: Victim) -> None:
+    asked, anyhow = (craft(tiny_victim, budget=400, proxy_filter="gold", **SMALL | {"gan_from": n}) for n in (401, 0))
+    assert asked.sha256 == anyhow.sha256
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

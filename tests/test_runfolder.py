@@ -90,3 +90,15 @@ def test_restart_empties_the_folder_and_keeps_the_lock(tmp_path: Path) -> None:
     assert f"in use by process {os.getpid()}" in done.stderr
     del run, again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["options.json"]
+
+
+def test_another_run_is_told_by_the_option_inside_an_option(tmp_path: Path) -> None:
+    RunFolder(tmp_path, {"params": {"lr": 0.1, "pool": 3}, "seed": 0})
+    RunFolder(tmp_path, {"seed": 0, "params": {"pool": 3, "lr": 0.1}})
+    for options, words in (
+        ({"params": {"lr": 0.2, "pool": 3}, "seed": 0}, r"\(params.lr = 0.1 there, 0.2 now\)"),
+        ({"params": {"lr": 0.1}, "seed": 0}, r"\(params.pool = 3 there, None now\)"),
+        ({"params": 3, "seed": 0}, r"\(params = {'lr': 0.1, 'pool': 3} there, 3 now\)"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            RunFolder(tmp_path, options)

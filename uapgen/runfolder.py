@@ -46,11 +46,10 @@ class RunFolder:
                 held = json.loads(file.read_text())
             except json.JSONDecodeError as error:
                 raise UapgenError(f"{file} is not JSON ({error}); delete {self.path} or give --restart") from error
-            differing = sorted(k for k in {*held, *options} if held.get(k) != options.get(k))
-            if differing:
-                key = differing[0]
+            if difference := _difference(held, options):
+                key, there, now = difference
                 raise UsageError(
-                    f"{self.path} holds another run ({key} = {held.get(key)!r} there, {options.get(key)!r} now); "
+                    f"{self.path} holds another run ({key} = {there!r} there, {now!r} now); "
                     "give --restart to discard it, or another -o"
                 )
         elif is_main():
@@ -91,6 +90,17 @@ class RunFolder:
         return max(
             _open_state(file, with_tensors=False)[1].get("_log_bytes", 0) for file in self.path.glob("*.safetensors")
         )
+
+
+def _difference(held: dict[str, Any], options: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first option that differs, by its path in nested options, and its two values."""
+    for key in sorted({*held, *options}):
+        there, now = held.get(key), options.get(key)
+        if isinstance(there, dict) and isinstance(now, dict) and (inner := _difference(there, now)):
+            return f"{key}.{inner[0]}", *inner[1:]
+        if there != now:
+            return key, there, now
+    return None
 
 
 def save_state(path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
