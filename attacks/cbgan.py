@@ -88,6 +88,7 @@ def cbgan(
     proxies, each second time with `features_by_turns` more weight on `features`; the end that is best there is kept.
     """
     victim = run.victim
+    pool = min(pool, run.budget)  # no image of it that the budget could not take up
     gold = _wants_gold(proxy_filter, gold_keep, gan, pool)
     gan = gan and (gold or run.budget >= gan_from)
     real = run.source or Procedural(victim.input_size[1:], victim.device)

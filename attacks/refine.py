@@ -18,6 +18,7 @@ from .steps import AdamStep
 from .transforms import random_shuffle, unchanged
 
 HELD_OUT_IMAGES = 256
+HELD_OUT_SHARE = 7  # image-gradients for each held-out image, at least: small budgets choose on fewer
 SEGMENTS = 8
 
 
@@ -37,7 +38,8 @@ def refine(
     `shuffle` has the blocks of the perturbed images change places at every step.
     """
     size, device = run.victim.input_size[1:], run.victim.device
-    held_out = HeldOut(run, PinkNoise(size, device), HELD_OUT_IMAGES, batch)
+    n = max(batch, min(HELD_OUT_IMAGES, run.budget // HELD_OUT_SHARE))
+    held_out = HeldOut(run, PinkNoise(size, device), n, batch)
     images = ImagesWithCrops(run, proxies, batch, crops)
     run.sources = [proxies, images.crops, held_out.source]
     starts = [start.to(device) for start in starts]

@@ -294,6 +294,13 @@ def test_small_budgets_leave_the_gan_out(tiny_victim: Victim) -> None:
     assert "gan" in paid.card["method"]["notes"] and "gan" not in small.card["method"]["notes"]
 
 
+@pytest.mark.parametrize(("budget", "held_out", "pool"), [(40, 8, 40), (160, 22, 160), (2000, 256, 384)])
+def test_small_budgets_make_few_images(budget: int, held_out: int, pool: int, tiny_victim: Victim) -> None:
+    card = craft(tiny_victim, eps=EPS, budget=budget, generator_share=0.0).card
+    assert card["method"]["notes"]["held_out"]["n"] == held_out
+    assert [part["pool"] for part in card["data"]["sources"][0]["parts"]] == [pool]
+
+
 def test_shuffled_refinement_costs_the_same_and_goes_another_way(tiny_victim: Victim) -> None:
     common = {"eps": EPS, "budget": 200, "gan": False, "generator_share": 0.0, "pool": 16, "seed": 3}
     still, moved = (craft(tiny_victim, shuffle=shuffle, **common) for shuffle in (False, True))
