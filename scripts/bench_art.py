@@ -18,7 +18,7 @@ import click
 import torch
 from torch import Tensor
 
-from uapgen.attacks import craft
+from uapgen.attacks import BUDGETS, craft
 from uapgen.evaluation import evaluate, open_images
 from uapgen.perturbation import Perturbation
 from uapgen.proxies import Folder, Procedural
@@ -133,8 +133,8 @@ def time_to_rate(
 ) -> None:
     """Seconds of `craft` until it fools as many held-out images as the toolbox's UniversalPerturbation.
 
-    Budgets double from 64 image-gradients until the rate is reached; each is a craft of its own, from nothing, and the
-    first that reaches it counts.
+    Budgets double from 64 image-gradients until the rate is reached, or the next would exceed `full`; each is a craft
+    of its own, from nothing, and the first that reaches it counts.
     """
     start_process(threads)
     victim, eps = load_victim(spec, weights=weights), 10 / 255
@@ -151,8 +151,7 @@ def time_to_rate(
     uap = Perturbation.create(delta.clamp(-eps, eps), eps=eps, method=method_of, data=about)
     theirs, floor, measured = rates(uap)
     rows: list[dict[str, float]] = []
-    while not rows or rows[-1]["fooling_rate"] < theirs:
-        budget = 64 << len(rows)
+    while (not rows or rows[-1]["fooling_rate"] < theirs) and (budget := 64 << len(rows)) <= BUDGETS["full"]:
         uap, ours = _timed(partial(craft, victim, method=method, eps=eps, budget=budget))
         rows.append({"budget": budget, "seconds": round(ours, 1), "fooling_rate": rates(uap)[0]})
     result = {
@@ -167,7 +166,7 @@ def time_to_rate(
             "fooling_rate": round(theirs, 4),
         },
         method: rows,
-        "times_as_fast_as_art": round(seconds / ours, 1),
+        "times_as_fast_as_art": round(seconds / ours, 1) if rows[-1]["fooling_rate"] >= theirs else None,
     }
     click.echo(json.dumps(result, indent=1))
 
