@@ -1,4 +1,4 @@
-"""scripts/across.py, one line a victim from the results of several comparisons, and scripts/table.py."""
+"""The scripts that make README's tables from results: across.py, table.py and defended.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from scripts import across, table
+from scripts import across, defended, table
 
 
 def _row(method: str, victim: str, rates: list[float], transfer: float | None) -> dict[str, Any]:
@@ -35,11 +35,32 @@ def test_a_line_a_victim_with_seeds_and_transfer(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_for_each_victim_and_defence(tmp_path: Path) -> None:
+    def row(method: str, count: int, **more: Any) -> dict[str, Any]:
+        common = {"victim": "a", "noise_floor": {"rate": 0.15}, "method": method}
+        return {**common, "fooling_rate": {"rate": count / 1000}, **more}
+
+    result = {
+        "victims": [{"name": "a", "weights": "file", "weights_source": "a.safetensors"}],
+        "rows": [row("cbgan", 919), row("sga", 635)],
+        "defences": [row("sga", 325, defence="jpeg75"), row("cbgan", 768, defence="jpeg75")],
+    }
+    file = tmp_path / "defended.json"
+    file.write_text(json.dumps(result))
+    done = CliRunner().invoke(defended.main, ["cbgan,uap,sga", str(file)])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.output.splitlines()]
+    assert lines[0] == ["victim", "defence", "cbgan", "uap", "sga", "floor"]
+    assert lines[2:] == [
+        ["a.safetensors", "none", "91.9", "-", "63.5", "15.0"],
+        ["a.safetensors", "jpeg75", "76.8", "-", "32.5", "15.0"],
+    ]
+
+
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     file = tmp_path / "other.json"
     for content in ("{}", "[]"):
         file.write_text(content)
-        for command, words in ((across.main, ["cbgan", str(file)]), (table.main, [str(file)])):
-            done = CliRunner().invoke(command, words)
+        for command, words in ((across, ["cbgan"]), (table, []), (defended, ["cbgan"])):
+            done = CliRunner().invoke(command.main, [*words, str(file)])
             assert done.exit_code == 2
             assert f"{file} is no result" in done.output
