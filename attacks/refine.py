@@ -66,11 +66,14 @@ def _anneal(
     lr: tuple[float, float],
     shuffle: bool,
 ) -> Tensor:
-    """One refinement by Adam, whose step falls from lr[0] to lr[1] in SEGMENTS equal parts of the budget."""
+    """One refinement by Adam, whose step falls from lr[0] to lr[1] in SEGMENTS equal parts of the budget, or as many
+    as it has batches.
+    """
     step = AdamStep(lr[0])
-    each = max(1, budget // SEGMENTS // images.n) * images.n
-    for i in range(SEGMENTS):
-        step.lr = lr[0] * (lr[1] / lr[0]) ** (i / (SEGMENTS - 1))
+    segments = max(1, min(SEGMENTS, budget // images.n))
+    each = max(1, budget // segments // images.n) * images.n
+    for i in range(segments):
+        step.lr = lr[0] * (lr[1] / lr[0]) ** (i / max(1, segments - 1))
         delta = optimise(
             run,
             f"{stage}{i}",

@@ -299,6 +299,7 @@ def test_small_budgets_make_few_images(budget: int, held_out: int, pool: int, ti
     card = craft(tiny_victim, eps=EPS, budget=budget, generator_share=0.0).card
     assert card["method"]["notes"]["held_out"]["n"] == held_out
     assert [part["pool"] for part in card["data"]["sources"][0]["parts"]] == [pool]
+    assert 0.75 * budget <= card["cost"]["image_gradients"] <= budget
 
 
 def test_shuffled_refinement_costs_the_same_and_goes_another_way(tiny_victim: Victim) -> None:
