@@ -1,6 +1,6 @@
 """Methods behind defences in one table, from `uapgen evaluate --defence`.
 
-python scripts/defended.py cbgan,sga,fg-uap,psp-uap results/*/defended*.json
+python scripts/defended.py cbgan,sga,fg-uap,psp-uap results/defended/*.json
 
 A cell is the fooling rate in per cent behind the defence (defended against defended predictions), the last column the
 random floor there.
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
+from uapgen.evaluation.layout import percent
 from uapgen.markdown import markdown_table
 
 
@@ -40,12 +40,8 @@ def _lines(file: Path, names: list[str]) -> list[list[str]]:
             here = {row["method"]: row for row in mine if row["defence"] == defence}
             floors = [row["noise_floor"] for row in here.values()]
             rates = [here[name]["fooling_rate"] if name in here else None for name in names]
-            lines.append([about, defence, *(_percent(rate) for rate in [*rates, floors[0]])])
+            lines.append([about, defence, *(percent(rate) for rate in [*rates, floors[0]])])
     return lines
-
-
-def _percent(rate: dict[str, Any] | None) -> str:
-    return f"{100 * rate['rate']:.1f}" if rate else "-"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from uapgen.evaluation.layout import percent
+
 COLUMNS = [
     "victim",
     "method",
@@ -43,18 +45,14 @@ def _line(result: dict[str, Any], row: dict[str, Any], file: Path) -> str:
         card["method"]["name"],
         card["data"]["class"],
         str((card.get("cost") or {}).get("image_gradients", "-")),
-        _percent(row["clean_accuracy"]),
-        _percent(row["adversarial_accuracy"]),
-        f"**{_percent(row['fooling_rate'])}** [{100 * low:.1f}, {100 * high:.1f}]",
-        _percent(row["noise_floor"]),
+        percent(row["clean_accuracy"]),
+        percent(row["adversarial_accuracy"]),
+        f"**{percent(row['fooling_rate'])}** [{100 * low:.1f}, {100 * high:.1f}]",
+        percent(row["noise_floor"]),
         str(row["n"]),
         f"`{file.as_posix()}`",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _percent(rate: dict[str, Any] | None) -> str:
-    return f"{100 * rate['rate']:.1f}" if rate else "-"
 
 
 if __name__ == "__main__":
