@@ -1,4 +1,4 @@
-"""The scripts that make README's tables from results: across.py, table.py and defended.py."""
+"""The scripts that make README's tables from results: across.py, table.py, defended.py and ladder.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from scripts import across, defended, table
+from scripts import across, defended, ladder, table
 
 
 def _row(method: str, victim: str, rates: list[float], transfer: float | None) -> dict[str, Any]:
@@ -56,11 +56,41 @@ def test_a_line_for_each_victim_and_defence(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_for_each_changed_parameter(tmp_path: Path) -> None:
+    def row(method: str, victim: str, rates: list[float]) -> dict[str, Any]:
+        return {"method": method, "victim": victim, "crafted_on": "a", "rates": rates, "seeds": [*range(len(rates))]}
+
+    rows = [
+        row("cbgan+pool=0", "a", [0.92, 0.96]),  # apart from cbgan by +0.02 and +0.04: 3 ± 1
+        row("cbgan", "a", [0.9, 0.92, 0.94]),
+        row("cbgan+crops=0+pool=0", "a", [0.8]),
+        row("cbgan+pool=0", "b", [0.1]),
+        row("sga", "a", [0.7]),
+    ]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"crafted_on": ["a"], "rows": rows}))
+    done = CliRunner().invoke(ladder.main, ["cbgan", str(file)])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.output.splitlines()]
+    assert [lines[0], *lines[2:]] == [
+        ["change", "a"],
+        ["`cbgan`", "92.0 ± 2.0"],
+        ["`crops=0+pool=0`", "80.0 (-10.0)"],
+        ["`pool=0`", "94.0 ± 2.8 (+3.0 ± 1.0)"],
+    ]
+    for words in (["cbgan", "--without", "pool"], ["cbgan+pool=0"]):
+        done = CliRunner().invoke(ladder.main, [*words, str(file)])
+        heads = [line.strip("|").split("|")[0].strip() for line in done.output.splitlines()[2:]]
+        assert heads == (["`cbgan`"] if "--without" in words else ["`cbgan+pool=0`", "`crops=0`"])
+    done = CliRunner().invoke(ladder.main, ["psp-uap", str(file)])
+    assert done.exit_code == 2
+    assert "no row of psp-uap on a" in done.output
+
+
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     file = tmp_path / "other.json"
     for content in ("{}", "[]"):
         file.write_text(content)
-        for command, words in ((across, ["cbgan"]), (table, []), (defended, ["cbgan"])):
+        for command, words in ((across, ["cbgan"]), (table, []), (defended, ["cbgan"]), (ladder, ["cbgan"])):
             done = CliRunner().invoke(command.main, [*words, str(file)])
             assert done.exit_code == 2
             assert f"{file} is no result" in done.output
