@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from uapgen.evaluation.layout import known_as, percent
 from uapgen.markdown import markdown_table, spread
 
 
@@ -38,8 +39,8 @@ def _comparison(file: Path) -> dict[str, Any]:
 def _line(result: dict[str, Any], crafted_on: str, names: list[str]) -> list[str]:
     victim = result["victims"][crafted_on]
     rows = {row["method"]: row for row in result["rows"] if row["crafted_on"] == row["victim"] == crafted_on}
-    about = [victim["weights_source"] if victim["weights"] == "file" else crafted_on, str(result["budget"])]
-    about += [f"{100 * rate['rate']:.1f}" if rate else "-" for rate in (victim["clean_accuracy"], victim["floor"])]
+    about = [known_as(crafted_on, victim), str(result["budget"])]
+    about += [percent(rate) for rate in (victim["clean_accuracy"], victim["floor"])]
     return [*about, *(_cell(rows.get(name)) for name in names)]
 
 

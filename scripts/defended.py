@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from uapgen.evaluation.layout import percent
+from uapgen.evaluation.layout import known_as, percent
 from uapgen.markdown import markdown_table
 
 
@@ -34,7 +34,7 @@ def _lines(file: Path, names: list[str]) -> list[list[str]]:
     rows = [{"defence": "none", **row} for row in result["rows"]] + result["defences"]
     lines = []
     for victim in result["victims"]:
-        about = victim["weights_source"] if victim["weights"] == "file" else victim["name"]
+        about = known_as(victim["name"], victim)
         mine = [row for row in rows if row["victim"] == victim["name"]]
         for defence in dict.fromkeys(row["defence"] for row in mine):
             here = {row["method"]: row for row in mine if row["defence"] == defence}

@@ -1,7 +1,7 @@
 """What each parameter of a method is worth, from `uapgen compare` runs of METHOD and METHOD+KEY=VALUE at equal cost.
 
-python scripts/ladder.py cbgan results/ladder-*/results.json --without gan_from --without proxy_filter
-python scripts/ladder.py cbgan+gan_from=0 results/ladder-*/results.json
+python scripts/ladder.py cbgan results/ladder-squeezenet/results.json --without gan_from --without proxy_filter
+python scripts/ladder.py cbgan+gan_from=0 results/ladder-squeezenet/results.json
 
 A line for each change, a column for each victim that was crafted on: the fooling rate in per cent, mean ± sample
 standard deviation over seeds, and how far it is from METHOD's on the seeds that both have, ± the standard error.
@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from uapgen.evaluation.layout import known_as
 from uapgen.markdown import markdown_table, spread
 
 Rates = dict[str, dict[int, float]]  # by change and seed, in per cent; METHOD itself is the change ""
@@ -44,7 +45,7 @@ def _columns(file: Path, method: str) -> list[tuple[str, Rates]]:
         rates = {name: _by_seed(row) for row in rows if (name := _change(row["method"], method)) is not None}
         if "" not in rates:
             raise click.UsageError(f"{file} has no row of {method} on {victim}, with which to compare")
-        columns.append((victim, rates))
+        columns.append((known_as(victim, result["victims"][victim]), rates))
     return columns
 
 

@@ -67,12 +67,13 @@ def test_a_line_for_each_changed_parameter(tmp_path: Path) -> None:
         row("cbgan+pool=0", "b", [0.1]),
         row("sga", "a", [0.7]),
     ]
+    about = {"weights": "file", "weights_source": "a.safetensors"}
     file = tmp_path / "results.json"
-    file.write_text(json.dumps({"crafted_on": ["a"], "rows": rows}))
+    file.write_text(json.dumps({"crafted_on": ["a"], "victims": {"a": about}, "rows": rows}))
     done = CliRunner().invoke(ladder.main, ["cbgan", str(file)])
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.output.splitlines()]
     assert [lines[0], *lines[2:]] == [
-        ["change", "a"],
+        ["change", "a.safetensors"],
         ["`cbgan`", "92.0 ± 2.0"],
         ["`crops=0+pool=0`", "80.0 (-10.0)"],
         ["`pool=0`", "94.0 ± 2.8 (+3.0 ± 1.0)"],

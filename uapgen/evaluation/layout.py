@@ -11,6 +11,11 @@ def percent(rate: dict[str, Any] | None, digits: int = 1) -> str:
     return "-" if rate is None or rate["rate"] is None else f"{100 * rate['rate']:.{digits}f}"
 
 
+def known_as(victim: str, about: dict[str, Any]) -> str:
+    """A victim's name in a table over several: its file where weights are local, which need not be the spec's own."""
+    return str(about["weights_source"]) if about["weights"] == "file" else victim
+
+
 def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns two spaces apart: numbers to the right, the first and the last column to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
