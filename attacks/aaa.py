@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .crafting import Crafting
-from .impressions import ImpressionSettings, class_impressions
+from .core.generators import shrunk
+from .core.held_out import HeldOut
+from .core.impressions import ImpressionSettings, class_impressions
+from .core.method import register
+from .core.run import Crafting
 from .nag import train_nag
-from .registry import register
-from .selection import HeldOut
-from .training import shrunk
 
 
 @register("aaa", paper="Mopuri et al., ECCV 2018", year=2018, targeted=True)

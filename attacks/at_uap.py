@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..proxies import GaussianPrior, JigsawPrior, Mixture
-from .crafting import Crafting
-from .loop import gradient_of, optimise
-from .losses import classification, cosine
-from .registry import register
-from .steps import AdamStep, random_start
-from .training import shrunk
+from .core.generators import shrunk
+from .core.losses import classification, cosine
+from .core.method import register
+from .core.optimise import gradient_of, optimise
+from .core.run import Crafting
+from .core.steps import AdamStep, random_start
 
 
 @register("at-uap", paper="Li et al., AAAI 2022", year=2022, norms=("linf", "l2"), targeted=True)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .artificial import shown
-from .crafting import Crafting
-from .layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
-from .registry import register
+from .core.curricula import shown
+from .core.layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
+from .core.method import register
+from .core.run import Crafting
 
 
 def product_of_means(layers: Sequence[Tensor], rectify: bool) -> Tensor:

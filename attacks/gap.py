@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..generator import ResnetGenerator
-from .crafting import Crafting
-from .loop import repeat
-from .registry import register
-from .training import Training, offer, shrunk, step, strength
+from .core.generators import ResnetGenerator, Training, offer, shrunk, step, strength
+from .core.method import register
+from .core.optimise import repeat
+from .core.run import Crafting
 
 
 @register("gap", paper="Poursaeed et al., CVPR 2018", year=2018, images="driven", targeted=True)

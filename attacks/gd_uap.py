@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..proxies import ProxySource
-from .artificial import RangePrior, shown
-from .crafting import Crafting
-from .layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
-from .losses import activation_energy
-from .registry import register
+from .core.curricula import RangePrior, shown
+from .core.layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
+from .core.losses import activation_energy
+from .core.method import register
+from .core.run import Crafting
 
 
 @register("gd-uap", paper="Mopuri et al., TPAMI 2018", year=2018, stops=True)

@@ -8,16 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..generator import PerturbationGenerator
 from ..proxies import ProxySource
 from ..victims import Victim
-from .crafting import Crafting
-from .labels import predict
-from .layerwise import layer_names
-from .loop import repeat
-from .registry import register
-from .selection import HeldOut
-from .training import Training, Without, offer, shrunk, step, strength
+from .core.generators import PerturbationGenerator, Training, Without, offer, shrunk, step, strength
+from .core.held_out import HeldOut
+from .core.labels import predict
+from .core.layerwise import layer_names
+from .core.method import register
+from .core.optimise import repeat
+from .core.run import Crafting
 
 
 @register("nag", paper="Mopuri et al., CVPR 2018", year=2018, images="driven", targeted=True)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .crafting import Crafting
-from .labels import label_loss, labels_of
-from .loop import gradient_of, optimise
-from .registry import register
-from .steps import SteepestStep, project, steepest
+from .core.labels import label_loss, labels_of
+from .core.method import register
+from .core.optimise import gradient_of, optimise
+from .core.run import Crafting
+from .core.steps import SteepestStep, project, steepest
 
 
 @register("sga", paper="Liu et al., ICCV 2023", year=2023, images="driven", norms=("linf", "l2"), targeted=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .crafting import Crafting
-from .labels import affordable, label_gradient, label_loss
-from .loop import optimise
-from .registry import register
-from .steps import SteepestStep
+from .core.labels import affordable, label_gradient, label_loss
+from .core.method import register
+from .core.optimise import optimise
+from .core.run import Crafting
+from .core.steps import SteepestStep
 
 
 @register("spgd", paper="Liu et al., ICCV 2023", year=2023, images="driven", norms=("linf", "l2"), targeted=True)

@@ -21,13 +21,14 @@ import click
 import torch
 
 from uapgen.attacks import Crafting, craft, parse_budget
-from uapgen.attacks.impressions import ImpressionSettings, class_impressions
+from uapgen.attacks.core.impressions import ImpressionSettings, class_impressions
 from uapgen.cli.compare import assign
 from uapgen.cli.options import parse_settings
-from uapgen.evaluation import ImageSet, evaluate, open_images
-from uapgen.markdown import spread
+from uapgen.evaluation import evaluate
+from uapgen.images.sets import ImageSet, open_images
 from uapgen.proxies import Folder, ProxySource, parse_source
 from uapgen.runtime import atomic_write, rng, start_process
+from uapgen.tables import spread
 from uapgen.victims import Victim, load_victim
 
 IMPRESSIONS_SHARE = 0.4  # of the budget, as in the method aaa

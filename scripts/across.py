@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from uapgen.evaluation.layout import known_as, percent
-from uapgen.markdown import markdown_table, spread
+from uapgen.tables import known_as, markdown_table, percent, spread
 
 
 @click.command()

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from uapgen.attacks import BUDGETS, craft
-from uapgen.evaluation import evaluate, open_images
+from uapgen.evaluation import evaluate
+from uapgen.images.sets import open_images
 from uapgen.perturbation import Perturbation
 from uapgen.proxies import Folder, Procedural
 from uapgen.runtime import start_process

@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from uapgen.evaluation import ImageSet, evaluate, open_images
+from uapgen.evaluation import evaluate
 from uapgen.evaluation.fooling import noise_floors
+from uapgen.images.sets import ImageSet, open_images
 from uapgen.perturbation import Perturbation
 from uapgen.proxies import Procedural
 from uapgen.runtime import start_process

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import click
 
-from uapgen.evaluation.layout import known_as, percent
-from uapgen.markdown import markdown_table
+from uapgen.tables import known_as, markdown_table, percent
 
 
 @click.command()

@@ -17,8 +17,7 @@ from typing import Any
 
 import click
 
-from uapgen.evaluation.layout import known_as
-from uapgen.markdown import markdown_table, spread
+from uapgen.tables import known_as, markdown_table, spread
 
 Rates = dict[str, dict[int, float]]  # by change and seed, in per cent; METHOD itself is the change ""
 

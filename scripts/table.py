@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from uapgen.evaluation.layout import percent
+from uapgen.tables import percent
 
 COLUMNS = [
     "victim",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: a second thread costs more than it gives
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from uapgen.victims import Preprocessing, Victim
 
+ROOT = Path(__file__).parent.parent
 TINY = Preprocessing(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0)
 
 

@@ -17,22 +17,23 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
-from test_evaluation import brightness_victim, shift
-from test_gate import FUZZ, leaves, mutations
-from test_images import write_tree
-from test_tars import pack
 from torch import nn
 
+from tests.evaluation.test_evaluate import brightness_victim, shift
+from tests.gate.test_gate import FUZZ, leaves, mutations
+from tests.images.test_sets import write_tree
+from tests.images.test_tars import pack
 from uapgen.cli.config import _table, _values
 from uapgen.cli.evaluate import command as evaluate_command
 from uapgen.cli.show import command as show
 from uapgen.errors import UapgenError
-from uapgen.evaluation import evaluate, open_images
+from uapgen.evaluation import evaluate
 from uapgen.evaluation.table import document, render
-from uapgen.exchange import export, import_perturbation
+from uapgen.images.sets import open_images
 from uapgen.longtail.gan_recipe import GanRecipe
 from uapgen.longtail.generator import KIND, load_generator
 from uapgen.perturbation import Perturbation
+from uapgen.perturbation.exchange import export, import_perturbation
 from uapgen.runfolder import load_state, save_state
 from uapgen.testing.measure import TensorImages
 from uapgen.victims.weights import load_into

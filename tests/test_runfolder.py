@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from uapgen.errors import UapgenError, UsageError
 from uapgen.runfolder import RunFolder
 
@@ -35,7 +36,7 @@ time.sleep(60)
 
 @contextmanager
 def another_process(folder: Path, then: str = "wait") -> Iterator[subprocess.Popen]:
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder), then], stdout=subprocess.PIPE, text=True, env=env
     )
@@ -85,7 +86,7 @@ def test_restart_empties_the_folder_and_keeps_the_lock(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, {"a": 1})
     again = RunFolder(tmp_path, {"a": 2}, restart=True)  # the same process
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "options.json"]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path), "wait"], capture_output=True, text=True, env=env)
     assert f"in use by process {os.getpid()}" in done.stderr
     del run, again

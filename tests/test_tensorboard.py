@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_craft_cli import VICTIM
 
+from tests.cli.test_craft import VICTIM
 from uapgen.cli import cli
 from uapgen.tensorboard import Scalars
 

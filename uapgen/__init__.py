@@ -13,7 +13,8 @@ if not (_here / "attacks").is_dir():  # a source checkout: attacks/ and victims/
 if TYPE_CHECKING:
     from .attacks import craft
     from .errors import UapgenError
-    from .evaluation import evaluate, open_images
+    from .evaluation import evaluate
+    from .images.sets import open_images
     from .perturbation import Perturbation
     from .victims import Victim, load_victim
 
@@ -27,7 +28,7 @@ _HOME = {
     "craft": "uapgen.attacks",
     "evaluate": "uapgen.evaluation",
     "load_victim": "uapgen.victims",
-    "open_images": "uapgen.evaluation",
+    "open_images": "uapgen.images.sets",
 }
 
 

@@ -140,7 +140,7 @@ def caches() -> list[Finding]:
     import torch
     from huggingface_hub import constants
 
-    from .gan.proxy import cache_folder
+    from .gan.proxy_gan import cache_folder
 
     return [
         writable("uapgen", cache_folder(), "UAPGEN_CACHE"),
@@ -172,7 +172,8 @@ def writable(name: str, folder: Path, variable: str) -> Finding:
 
 def victims() -> list[Finding]:
     """Victims whose weights come with a package."""
-    from .victims.embedded import EMBEDDED, installed
+    from .victims.embedded import installed
+    from .victims.spec import EMBEDDED
 
     here = [f"embedded/{name}" for name in EMBEDDED if installed(name)]
     if not here:

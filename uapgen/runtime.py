@@ -144,3 +144,8 @@ def ensure_writable(path: str | Path) -> None:
         for folder in created:  # innermost first
             if folder.is_dir():
                 folder.rmdir()
+
+
+def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """U(low, high) on the CPU, so that every device sees the same numbers."""
+    return low + (high - low) * torch.rand(shape, generator=generator)

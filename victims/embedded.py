@@ -15,8 +15,6 @@ from ..errors import UapgenError
 from .config import Loaded, seeded_init
 from .weights import load_state
 
-EMBEDDED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-
 _NET = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _INVERTED_RESIDUAL = {
     "_expand_conv": "conv_pw",

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from ..errors import UapgenError, UsageError
 from ..runtime import resolve_device
+from ..userfunction import import_named
 from .checks import check_victim
 from .config import Loaded, adjusted
 from .embedded import load_embedded
 from .graph import load_graph
 from .hub import load_repository, load_timm
-from .local import load_callable
 from .spec import Spec, parse
 from .trained import classifier_header, load_classifier
-from .victim import Victim
+from .victim import Preprocessing, Victim
 from .vision import load_vision
-from .weights import file_preprocessing
+from .weights import file_preprocessing, load_into
 
 
 def load_victim(
@@ -140,3 +142,36 @@ def _wrap(loaded: Loaded, device: torch.device, precision: str, copy_module: boo
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         message = f"victim {loaded.name} cannot run on a {size} image: {reason}; check input_size and --device"
         raise UapgenError(message) from error
+
+
+def load_callable(spec: str, *, weights: Path | None) -> Loaded | Victim:
+    """`package.module:name`, where `name` is a module, or a callable without arguments that returns one.
+
+    Accepted results: nn.Module, (nn.Module, Preprocessing), or a Victim, which keeps its own device and
+    precision. `weights` are loaded into a module.
+    Raises UsageError when the name does not exist, UapgenError when it fails or returns something else.
+    """
+    result = _call(import_named(spec, "victim"), spec)
+    if isinstance(result, Victim):
+        if weights:
+            raise UsageError(f"{spec} returns a finished Victim; load {weights} inside it")
+        return result
+    module, preprocessing = result if isinstance(result, tuple) and len(result) == 2 else (result, Preprocessing())
+    if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
+        expected = "expected nn.Module, (nn.Module, uapgen.victims.Preprocessing) or Victim"
+        raise UapgenError(f"{spec} returned {type(result).__name__}; {expected}")
+    if weights:
+        load_into(module, weights, model_name=spec)
+        return Loaded(module, spec, "file", preprocessing, source=weights.name)
+    return Loaded(module, spec, "user", preprocessing)
+
+
+def _call(found: Any, spec: str) -> Any:
+    if isinstance(found, (nn.Module, Victim)) or not callable(found):
+        return found
+    try:
+        return found()
+    except UapgenError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise UapgenError(f"victim {spec!r} raised {type(error).__name__}: {error}") from error

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import UsageError, did_you_mean
 from .config import FIELDS
-from .embedded import EMBEDDED
 
+EMBEDDED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 FORMS = (
     "timm/NAME, tv/NAME, embedded/NAME, file:PATH with --arch NAME, file:NET.onnx, module:function, hf-hub:ORG/NAME, "
     "local-dir:DIR"

@@ -96,7 +96,7 @@ def _compare(
 
     from .. import distributed
     from ..compare import compare, parse_import, parse_methods, parse_seeds
-    from ..evaluation.files import find_images
+    from ..images.listing import find_images
     from ..runtime import ensure_writable, resolve_device, start_process
     from ..victims import Victim, announce, load_victim
     from .progress import Progress

@@ -13,7 +13,7 @@ from .options import say
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evaluation.detect import Detection
+    from ..detect.detect import Detection
 
 FAILED, INCONCLUSIVE = 1, 4
 
@@ -75,7 +75,7 @@ def command(
     """
     if not 1e-4 <= alpha <= 0.5:
         raise UsageError(f"--alpha {alpha:g} is outside [0.0001, 0.5]; expected such as 0.01")
-    from ..evaluation.detect import detect
+    from ..detect.detect import detect
     from ..runtime import ensure_writable, start_process
 
     start_process(threads)
@@ -99,7 +99,7 @@ def _read(data: str, size: int | None, limit: int) -> Tensor:
     from PIL import Image
     from torchvision.transforms.functional import pil_to_tensor
 
-    from ..evaluation import open_images
+    from ..images.sets import open_images
 
     def transform(image: Image.Image) -> Tensor:
         return pil_to_tensor(image.resize((size, size), Image.Resampling.BILINEAR) if size else image)

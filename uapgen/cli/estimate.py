@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evaluation import ImageSet
+    from ..images.sets import ImageSet
     from ..perturbation import Perturbation
     from ..victims import Victim
 

@@ -18,7 +18,8 @@ from .options import device_options, say, victim_options
 if TYPE_CHECKING:
     import torch
 
-    from ..evaluation import Evaluation, ImageSet
+    from ..evaluation import Evaluation
+    from ..images.sets import ImageSet
     from ..perturbation import Perturbation
     from ..victims import Victim
 
@@ -85,8 +86,8 @@ def command(ctx: click.Context, **options: Any) -> None:
         raise UsageError("--restart discards what --run DIR holds; give --run DIR too")
     from .. import distributed
     from ..defences import parse_defences
-    from ..evaluation.files import find_images
     from ..evaluation.per_image import plan_attacks
+    from ..images.listing import find_images
     from ..perturbation import Perturbation
     from ..runtime import ensure_writable, resolve_device, start_process
 
@@ -113,7 +114,7 @@ def command(ctx: click.Context, **options: Any) -> None:
 
 def _run(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]) -> dict[str, Any]:
     from ..distributed import is_main
-    from ..evaluation.predictions import write_predictions
+    from ..evaluation.per_image import write_predictions
     from ..evaluation.table import document, render
 
     done: list[Evaluation] = []
@@ -143,7 +144,7 @@ def _run(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]
 
 
 def _load(spec: str, device: torch.device, options: dict[str, Any]) -> tuple[Victim, ImageSet]:
-    from ..evaluation import open_images
+    from ..images.sets import open_images
     from ..victims import announce, load_victim
 
     taken = {key: options[key] for key in ("weights", "arch", "precision", "offline")}

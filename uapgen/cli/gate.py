@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..evaluation.gate import Gate
+    from ..gate.gate import Gate
 
 _FILE = click.Path(path_type=Path)
 
@@ -54,9 +54,9 @@ def command(
     uapgen gate result.json --max-fooling-rate 0.4
     """
     from ..errors import UsageError
-    from ..evaluation.gate import check_limit, gate
-    from ..evaluation.policy import load_policy
-    from ..evaluation.stored import load_results
+    from ..evaluation.document import load_results
+    from ..gate.gate import check_limit, gate
+    from ..gate.policy import load_policy
 
     if (policy_file is None) == (max_fooling_rate is None):
         raise UsageError("give either --policy FILE.toml or --max-fooling-rate SHARE")
@@ -69,8 +69,8 @@ def command(
 
 def report(gate: Gate, junit: Path | None = None, summary: Path | None = None) -> int:
     """Prints the verdicts, writes the files asked for, and returns the exit code."""
-    from ..evaluation.gate import describe
-    from ..evaluation.junit import to_junit, to_markdown
+    from ..gate.gate import describe
+    from ..gate.junit import to_junit, to_markdown
 
     click.echo(describe(gate.verdicts))
     shared = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -87,8 +87,8 @@ def report(gate: Gate, junit: Path | None = None, summary: Path | None = None) -
 
 def answer(result: dict[str, Any], max_fooling_rate: float) -> int:
     """The exit code for a document in memory; the verdicts go to stderr, because stdout has the results."""
-    from ..evaluation.gate import check_limit, describe
-    from ..evaluation.stored import read_results
+    from ..evaluation.document import read_results
+    from ..gate.gate import check_limit, describe
 
     found = check_limit(read_results(result), max_fooling_rate)
     click.echo(f"{describe(found.verdicts)}\ngate {found.state}", err=True)

@@ -101,9 +101,9 @@ def _harden(
 
     if distributed.started() > 1:
         raise UsageError("harden runs in one process; start it without torchrun")
-    from ..evaluation import open_images
-    from ..evaluation.files import find_images
     from ..hardening import FILE, Settings, harden, measure, reload_spec, render, save_weights, to_json
+    from ..images.listing import find_images
+    from ..images.sets import open_images
     from ..runtime import atomic_write, ensure_writable, start_process
     from ..victims import announce, load_victim
 

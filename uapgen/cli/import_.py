@@ -27,7 +27,7 @@ def command(file: Path, unit: str | None, layout: str | None, channels: str, eps
     \b
     uapgen import gd_uap.npy --unit 0..255 --layout HWC --channels BGR --eps 10 -o gd-uap.safetensors
     """
-    from ..exchange import import_perturbation
+    from ..perturbation.exchange import import_perturbation
 
     bound = parse_eps(eps)
     if file.suffix.lower() != ".png" and not (unit and layout):

@@ -47,8 +47,8 @@ def command(
     import json
 
     from ..errors import UapgenError, UsageError
-    from ..exchange import export
     from ..perturbation import Perturbation
+    from ..perturbation.exchange import export
 
     if on and not png:
         raise UsageError("--on IMAGE draws into a picture; give --png F too")
@@ -82,7 +82,7 @@ def command(
 def _draw(perturbation: Perturbation, png: Path, on: tuple[Path, ...]) -> None:
     import torch
 
-    from ..picture import draw
+    from ..perturbation.picture import draw
     from ..proxies.folder import centre_crop, open_rgb
     from ..runtime import atomic_write
 

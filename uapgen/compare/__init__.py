@@ -13,11 +13,10 @@ for row in result["rows"]:
 
 from __future__ import annotations
 
-from .entry import compare
-from .plan import MethodSpec, parse_method, parse_methods, parse_seeds
-from .report import write_report
-from .summary import rows_of, transfer_matrix
-from .tasks import ImportSpec, parse_import
+from .compare import compare
+from .document import write_report
+from .plan import ImportSpec, MethodSpec, parse_import, parse_method, parse_methods, parse_seeds
+from .table import rows_of, transfer_matrix
 
 __all__ = [
     "ImportSpec",

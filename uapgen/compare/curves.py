@@ -1,4 +1,4 @@
-"""Fooling rate over cost: the patterns that runs left on their way, on some of the images."""
+"""Fooling rate over cost: snapshots of a run, measured on a subset of the images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..attacks.snapshots import Snapshots
+from ..attacks.core.run import Snapshots
 from ..distributed import from_main, is_main
-from ..evaluation import ImageSet, evaluate
-from ..evaluation.images import spread
+from ..evaluation import evaluate
+from ..images.sets import ImageSet, spread
 from ..perturbation import Perturbation
-from .tasks import Task
-from .work import Work
+from .cells import Work
+from .plan import Task
 
 
 def subset(images: ImageSet, n: int) -> ImageSet:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ..distributed import is_main
 from ..errors import UapgenError, UsageError
-from ..lines import Lines
+from ..experiments.records import Lines
 from ..lock import Lock, lock
 from ..runtime import atomic_write
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import UsageError, did_you_mean
 from ..runtime import rng
 from . import filters
-from .jpeg import jpeg, smooth_jpeg
+from .filters import jpeg, smooth_jpeg
 from .user import load_defence
 
 __all__ = ["EXAMPLES", "NONE", "Defence", "parse_defence", "parse_defences"]

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .fooling import evaluate
-    from .images import ImageSet, open_images
     from .intervals import Rate
     from .results import DEFINITIONS, Evaluation, Row
 
-__all__ = ["DEFINITIONS", "Evaluation", "ImageSet", "Rate", "Row", "evaluate", "open_images"]
+__all__ = ["DEFINITIONS", "Evaluation", "Rate", "Row", "evaluate"]
 
 _HOME = {
     "DEFINITIONS": "results",
     "Evaluation": "results",
-    "ImageSet": "images",
     "Rate": "intervals",
     "Row": "results",
     "evaluate": "fooling",
-    "open_images": "images",
 }
 
 

@@ -12,20 +12,19 @@ import torch
 from tqdm import tqdm
 
 from .. import distributed
-from ..card import describe_environment
 from ..defences import NONE, Defence
 from ..errors import UsageError
+from ..images.sets import ImageSet
 from ..perturbation import Perturbation
+from ..perturbation.card import describe_environment
 from ..runfolder import RunFolder
 from ..runtime import rng
 from ..victims import Victim
-from .caveats import find_warnings
-from .defended import count_defended
-from .images import ImageSet
-from .ledger import Ledger
+from .passes import Looks, count_defended, perturb, predict
 from .per_image import PerImage, plan_attacks
-from .predict import Looks, perturb, predict
 from .results import Evaluation, Predictions, Reference, clean_accuracy, count_row, describe_data
+from .resume import Ledger
+from .warnings import find_warnings
 
 __all__ = ["evaluate", "noise_floors", "perturb"]
 

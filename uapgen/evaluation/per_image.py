@@ -1,17 +1,25 @@
-"""Attacks that see each image: what a universal pattern could reach at most, from foolbox."""
+"""Attacks that see each image, as the upper reference, and the file that keeps every prediction.
+
+An .npz: each array keeps its axes and types, numpy reads it without parsing and nothing else has to be installed. A CSV
+would repeat the name of each image for every perturbation, defence and victim, or need a column for each of these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UsageError, did_you_mean
 from ..perturbation import Perturbation
+from ..runtime import atomic_write
 from ..victims import Victim
+from .results import Evaluation
 
 ATTACKS = {"fgsm": ("linf",), "linf-pgd": ("linf",), "l2-pgd": ("l2",), "deepfool": ("linf", "l2")}
 TRAVEL = 2.5  # eps that all steps of a descent go together (Madry et al., ICLR 2018): across the ball from any start
@@ -87,3 +95,28 @@ def parse_attack(word: str) -> tuple[str, int | None]:
     if colon and not (number.isdigit() and int(number) > 0 and name != "fgsm"):
         raise UsageError(f"--per-image {word!r} is not NAME:STEPS; expected such as linf-pgd:40 (fgsm has one step)")
     return name, int(number) if colon else None
+
+
+def write_predictions(path: Path, uaps: Sequence[Perturbation], evaluations: Sequence[Evaluation]) -> None:
+    """Writes index, name (N,); label, clean (victims, N); adv (victims, uaps, N), classes int64; -1 where a label is
+    unknown or an image was not read. Behind the `defences`: defended_clean (victims, defences, N) and defended_adv
+    (victims, defences, uaps, N). `uaps` are hashes.
+
+    Raises UapgenError when the file cannot be written.
+    """
+    found = [evaluation.predictions for evaluation in evaluations]
+    files = found[0].files
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            index=np.arange(len(files)),
+            name=np.array(files),
+            label=np.stack([p.labels.numpy() for p in found]),
+            clean=np.stack([p.clean.numpy() for p in found]),
+            adv=np.stack([p.adv.numpy() for p in found]),
+            defences=np.array(found[0].defences, dtype=np.str_),
+            defended_clean=np.stack([p.defended_clean.numpy() for p in found]),
+            defended_adv=np.stack([p.defended_adv.numpy() for p in found]),
+            victims=np.array([evaluation.victim["name"] for evaluation in evaluations]),
+            uaps=np.array([uap.sha256 for uap in uaps]),
+        )

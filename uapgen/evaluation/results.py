@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .images import ImageSet
+from ..images.sets import ImageSet
 from .intervals import Rate
 
 UNREAD = -1  # in predictions: the image could not be decoded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..tables import align, percent
 from .intervals import Rate
-from .layout import align, percent
 
 DEFENCE_COLUMNS = (
     "behind a defence",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
+from ..images.labels import class_name
 from ..perturbation import Perturbation
-from .classnames import class_name
+from ..tables import align, percent
 from .intervals import Rate
-from .layout import align, percent
 from .results import Evaluation, Row, find_floor
 from .side_tables import defence_lines, reference_lines, transfer_lines
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from ..images.sheets import save_grid
 from .augment import diff_augment
 from .balance import ClassFrequency, RunningMean, balance_loss, bound, coverage, mean_softmax, negentropy, optimum
 from .biggan import BigDiscriminator, BigGenerator
+from .checkpoint import Ema
 from .class_balance import ClassBalance
 from .conditional import DiscriminatorNetwork, GeneratorNetwork
-from .ema import Ema
-from .grid import save_grid
 from .losses import AdversarialLoss, hinge, non_saturating, relativistic, relativistic_average
 from .networks import Discriminator, Generator, sample_latents
 from .sndcgan import SNDCDiscriminator, SNDCGenerator

@@ -16,7 +16,7 @@ from ..distributed import all_sum
 from ..victims import Victim
 from .balance import ClassFrequency, mean_softmax, negentropy
 from .conditional import mean_over_processes
-from .terms import resize
+from .victim_loss import resize
 
 
 class ClassBalance:

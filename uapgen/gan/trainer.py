@@ -12,13 +12,12 @@ from torch import Tensor
 
 from ..distributed import all_sum, is_main, rank, world
 from ..errors import UsageError
+from ..images.sheets import save_grid
 from ..runfolder import RunFolder
 from ..runtime import resolve_device, rng
 from .augment import Augment
-from .checkpoint import Checkpoint, Stateful
+from .checkpoint import Checkpoint, Ema, Stateful
 from .conditional import DiscriminatorNetwork, GeneratorNetwork
-from .ema import Ema
-from .grid import save_grid
 from .losses import AdversarialLoss, relativistic
 from .networks import sample_latents
 from .steps import ExtraLoss, FakeWeight, Game, Real, require_finite

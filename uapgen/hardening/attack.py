@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attacks.steps import project, steepest
+from ..attacks.core.steps import project, steepest
 from ..errors import UsageError
-from ..evaluation.images import Batch, ImageSet
+from ..images.sets import Batch, ImageSet
 from ..runtime import rng
 from ..victims import Victim
 from .settings import Settings

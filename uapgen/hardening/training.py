@@ -1,8 +1,4 @@
-"""Universal adversarial training (Shafahi et al., "Universal Adversarial Training", AAAI 2020, Algorithm 2).
-
-min over weights, max over one delta that all images share: on each batch delta takes a signed step up the loss and back
-into its ball, then the weights take a step of SGD down the loss of the perturbed batch.
-"""
+"""Universal adversarial training of a copy of the victim, and its state on disk: weights, optimiser, delta."""
 
 from __future__ import annotations
 
@@ -15,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import UsageError
-from ..evaluation.images import ImageSet
+from ..errors import UapgenError, UsageError
+from ..images.sets import ImageSet
 from ..perturbation import Perturbation
-from ..runfolder import RunFolder
+from ..runfolder import RunFolder, load_optimizer_tensors, optimizer_tensors
 from ..victims import Victim
 from .attack import ascend, batches, pixels, split, targets
 from .settings import Settings
-from .state import diverged, load, save
 
 
 @dataclass(frozen=True)
@@ -152,3 +147,42 @@ def as_perturbation(delta: Tensor, victim: Victim, images: ImageSet, settings: S
         victim=victim.describe(),
         seed=settings.seed,
     )
+
+
+STATE = "training"
+
+
+def save(run: RunFolder, student: Victim, optimizer: torch.optim.Optimizer, delta: Tensor, done: int) -> None:
+    """Raises UapgenError, and keeps the former state, when a weight or delta is not finite."""
+    tensors = {f"net.{name}": tensor for name, tensor in student.module.state_dict().items()}
+    broken = next((name for name, t in {**tensors, "delta": delta}.items() if not bool(t.isfinite().all())), None)
+    if broken:
+        raise diverged(run, f"{broken.removeprefix('net.')} is not finite after step {done}")
+    run.save(STATE, {**tensors, "delta": delta, **optimizer_tensors(optimizer, "sgd")}, {"step": done})
+
+
+def diverged(run: RunFolder, what: str) -> UapgenError:
+    """The error to raise; the log is cut back to the last save."""
+    held = run.load(STATE)
+    step = held[1]["step"] if held else 0
+    ends = f"--steps {step} ends there; " if step else ""
+    return UapgenError(
+        f"{what}; the last good state, of step {step}, is kept in {run.path}: {ends}start again with --restart and a "
+        "lower --lr"
+    )
+
+
+def load(run: RunFolder, student: Victim, optimizer: torch.optim.Optimizer) -> tuple[Tensor, int]:
+    """Restores the last save: delta and how many steps were done. A new run starts at delta = 0 and saves that."""
+    held = run.load(STATE)
+    if held is None:
+        delta = torch.zeros(1, *student.input_size, device=student.device)
+        save(run, student, optimizer, delta, 0)
+        return delta, 0
+    tensors, meta = held
+    try:
+        student.module.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
+        load_optimizer_tensors(optimizer, "sgd", tensors)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UapgenError(f"{run.path} holds another network; give --restart, or another -o") from error
+    return tensors["delta"].to(student.device), int(meta["step"])

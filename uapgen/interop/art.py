@@ -21,7 +21,7 @@ from ..errors import UapgenError, UsageError
 from ..perturbation import Perturbation
 from ..runtime import module_sha256
 from ..victims import Preprocessing, Victim
-from .module import VictimModule
+from . import VictimModule
 
 try:
     from art.attacks.attack import EvasionAttack

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..perturbation import Perturbation
 from ..victims import Victim
-from .module import VictimModule
+from . import VictimModule
 
 
 def as_foolbox(victim: Victim) -> foolbox.PyTorchModel:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..victims.trained import load_classifier
-from .classifier import train_classifier
+from .classifier.recipe import Recipe
+from .classifier.training import train_classifier
 from .data import LabelledImages
-from .recipe import Recipe
 from .sources import load_data
 from .splits import long_tailed, long_tailed_counts
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from ..errors import UapgenError, UsageError
-from ..evaluation.labels import table_labels
+from ..images.labels import table_labels
 from ..proxies.folder import centre_crop, list_images, open_rgb
 from .data import LabelledImages
 

@@ -16,8 +16,7 @@ from ..runfolder import RunFolder, load_state, save_state
 from ..runtime import resolve_device, rng
 from ..victims import Victim
 from .data import LabelledImages
-from .extra_losses import check_classifier, extra_losses, sum_of
-from .gan_recipe import LOSSES, GanRecipe
+from .gan_recipe import LOSSES, GanRecipe, check_classifier, extra_losses, sum_of
 
 Network = TypeVar("Network", bound=nn.Module)
 KIND = "uapgen generator 1"

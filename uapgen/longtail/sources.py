@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import UapgenError, UsageError, did_you_mean
-from ..gan.proxy import cache_folder
+from ..gan.proxy_gan import cache_folder
 from . import files
 from .data import LabelledImages, resized
 from .splits import first_classes, holdout

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
-from ..card import DATA_CLASSES
 from ..errors import UsageError, did_you_mean
+from ..perturbation.card import DATA_CLASSES
 from .base import ProxySource, combined_class
 from .crops import DeltaCrops, random_resized_crops
+from .dead_leaves import DeadLeaves
 from .folder import Folder, centre_crop
-from .leaves import DeadLeaves
-from .mix import Mixture
-from .pool import Pool
+from .mix import Mixture, Pool
 from .priors import GaussianPrior, JigsawPrior
 from .procedural import ColouredBlocks, PinkNoise, Procedural
 

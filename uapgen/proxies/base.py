@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..card import DATA_CLASSES
 from ..errors import UsageError
+from ..perturbation.card import DATA_CLASSES
 
 
 class ProxySource(Protocol):
@@ -40,8 +40,3 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
     if min(h, w) < 8:
         raise UsageError(f"proxy images of {h}x{w} are too small; expected sides of 8 pixels or more")
     return h, w
-
-
-def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """U(low, high) on the CPU, so that every device sees the same numbers."""
-    return low + (high - low) * torch.rand(shape, generator=generator)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import UsageError
-from .base import ProxySource, uniform
+from ..runtime import uniform
+from .base import ProxySource
 
 
 def random_resized_crops(

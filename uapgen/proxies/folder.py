@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..card import DATA_CLASSES
 from ..errors import UapgenError, UsageError
+from ..perturbation.card import DATA_CLASSES
 from .base import as_size
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}

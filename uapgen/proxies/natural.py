@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import uniform
+from ..runtime import uniform
 
 # Rows: red against blue, green against magenta; each of unit length and without brightness.
 CHROMA = torch.tensor([[0.70711, 0.0, -0.70711], [-0.40825, 0.8165, -0.40825]])

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import UsageError
-from .base import as_size, uniform
+from ..runtime import uniform
+from .base import as_size
 from .procedural import random_cells
 
 LEVEL = 1 / 255

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import ProxySource, as_size, uniform
-from .leaves import DeadLeaves
+from ..runtime import uniform
+from .base import ProxySource, as_size
+from .dead_leaves import DeadLeaves
 from .mix import Mixture
 from .natural import CHROMA, colours, power_law_fields
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UapgenError, UsageError
-from ..evaluation.stored import EVALUATION, StoredResults, load_results
+from ..evaluation.document import EVALUATION, StoredResults, load_results
 from ..runtime import atomic_write
-from .page import Page, Section
-from .render import FORMATS, render
+from .page import FORMATS, Page, Section, render
 
 __all__ = ["make_page", "write_report"]
 
@@ -73,8 +72,8 @@ def _evaluation(
 ) -> Page:
     from .classes import classes_section
     from .evaluation import evaluation_page, label, worst_row
-    from .files import find_uaps
     from .pairs import pairs_section
+    from .pictures import find_uaps
 
     document = results.document
     uaps, lacking = find_uaps(results)
@@ -97,8 +96,8 @@ def _evaluation(
 
 def _comparison(results: StoredResults, images: str | Path | None, victim: str | None, device: str) -> Page:
     from .comparison import best_rows, comparison_page
-    from .files import find_crafted
     from .pairs import pairs_section
+    from .pictures import find_crafted
 
     document = results.document
     uaps, lacking = find_crafted(results)

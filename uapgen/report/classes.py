@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import UapgenError
 from ..evaluation import Rate
-from ..evaluation.classnames import class_name
+from ..images.labels import class_name
 from .page import Cell, Section, Table, cells, percent
 
 LEAST, SHOWN = 10, 12

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..compare.figures import draw_curves
-from ..compare.panels import WORDS
-from ..evaluation.stored import StoredResults
+from ..evaluation.document import StoredResults
+from ..experiments.figures import WORDS
 from ..perturbation import Perturbation
 from .page import Cell, Page, Picture, Section, Table, cells, levels, percent
 from .pictures import drawn, pattern_picture, spectra_picture

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.stored import StoredResults, all_rows
+from ..evaluation.document import StoredResults, all_rows
 from ..perturbation import Perturbation
 from .page import Cell, Page, Section, Table, cells, levels, percent, rate_text
 from .pictures import pattern_picture, spectra_picture

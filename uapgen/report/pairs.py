@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UapgenError
-from ..evaluation import open_images
-from ..evaluation.classnames import IMAGENET_CLASSES, class_name
-from ..evaluation.files import FOOLBOX
 from ..evaluation.fooling import perturb
+from ..images.labels import IMAGENET_CLASSES, class_name
+from ..images.listing import FOOLBOX
+from ..images.sets import open_images
 from ..perturbation import Perturbation
 from ..victims import Victim, load_victim
 from .page import Pair, Picture, Section, percent

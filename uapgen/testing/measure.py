@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import craft
-from ..card import LINF_TOLERANCE
 from ..errors import UapgenError, UsageError
-from ..evaluation import Evaluation, ImageSet, evaluate, open_images
-from ..evaluation.images import spread
+from ..evaluation import Evaluation, evaluate
+from ..images.sets import ImageSet, open_images, spread
 from ..perturbation import Perturbation
+from ..perturbation.card import LINF_TOLERANCE
 from ..runtime import tensor_sha256
 from ..victims import Preprocessing, Victim, load_victim
 

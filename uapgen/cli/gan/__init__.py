@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..lazy import LazyGroup
+from .. import LazyGroup
 
 VERBS = {
     "train": "Train a GAN on labelled data, class-balancing or not.",

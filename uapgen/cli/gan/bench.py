@@ -31,13 +31,13 @@ def command(data: str | None, test: str | None, **options: Any) -> None:
     uapgen gan bench --preset digits --show > mine.toml
     uapgen gan bench mine.toml -o mine
     """
-    from ...longtail.bench_plan import Plan
+    from ...longtail.bench.plan import Plan
 
     plan = chosen_plan(Plan, options)
     if plan is None:
         return
-    from ...longtail.bench import Bench
-    from ...longtail.bench_report import write_report
+    from ...longtail.bench.run import Bench
+    from ...longtail.bench.table import write_report
     from ...runtime import ensure_writable, start_process
 
     out: Path = options["out"]

@@ -39,7 +39,7 @@ def chosen_plan(kind: type[Plan], options: dict[str, Any]) -> Plan | None:
 
     Raises UsageError for neither or both of PLAN.toml and --preset, and where -o is missing.
     """
-    from ...longtail.plans import find, load
+    from ...experiments.plan import find, load
 
     given: str | Path | None = options["preset"] or options["plan"]
     if given is None or (options["preset"] and options["plan"]):
@@ -65,7 +65,7 @@ def chosen_seeds(plan: Plan, text: str | None) -> Plan:
 
 def chosen_jobs(options: dict[str, Any]) -> int:
     """--jobs, or its default on the device."""
-    from ...longtail.jobs import default_jobs
+    from ...experiments.jobs import default_jobs
     from ...runtime import resolve_device
 
     return options["jobs"] or default_jobs(resolve_device(options["device"]))

@@ -41,7 +41,7 @@ def command(
 
     from ...gan import save_grid
     from ...longtail.generator import load_generator
-    from ...longtail.sheets import by_class
+    from ...longtail.metrics.judge import by_class
     from ...runtime import atomic_write, start_process
     from .score import load_annotator
 

@@ -39,10 +39,10 @@ def command(**options: Any) -> None:
     \b
     uapgen gan score run --annotator annotator --data digits --size 16 --json -
     """
+    from ...longtail.classifier.recipe import Recipe
     from ...longtail.generator import load_generator
     from ...longtail.metrics import draw_histogram, load_inception
-    from ...longtail.recipe import Recipe
-    from ...longtail.scoring import Judge
+    from ...longtail.metrics.judge import Judge
     from ...runtime import resolve_device, start_process
 
     start_process(options["threads"])
@@ -75,7 +75,7 @@ def command(**options: Any) -> None:
 
 def load_annotator(path: Path, device: str | torch.device, precision: str) -> Victim:
     """A classifier file, or the folder of the run that made it."""
-    from ...longtail.classifier import FILE
+    from ...longtail.classifier.training import FILE
     from ...victims.trained import load_classifier
 
     return load_classifier(path / FILE if path.is_dir() else path, device=device, precision=precision)
@@ -83,8 +83,8 @@ def load_annotator(path: Path, device: str | torch.device, precision: str) -> Vi
 
 def unbalanced(path: Path) -> str | None:
     """Why a classifier should not annotate, if it should not."""
-    from ...longtail.classifier import FILE
-    from ...longtail.classifier_file import balanced
+    from ...longtail.classifier.file import balanced
+    from ...longtail.classifier.training import FILE
     from ...victims.trained import classifier_header
 
     header = classifier_header(path / FILE if path.is_dir() else path)

@@ -41,9 +41,9 @@ def command(**options: Any) -> None:
         --set balance=10 --set width=16 --set images=40000 --set batch=32 --set lr=1e-3 --set window=1600
     """
     from ...distributed import finish, init
+    from ...experiments.plan import make
     from ...longtail.gan_recipe import GanRecipe
     from ...longtail.generator import FILE, train_generator
-    from ...longtail.plans import make
     from ...runtime import ensure_writable, resolve_device, start_process
     from .score import load_annotator
 

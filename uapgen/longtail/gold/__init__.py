@@ -14,13 +14,11 @@ from ...gan.gold import (
 )
 from .active import Active, Pool, choose, learn
 from .capacity import Fitting, capacity_figure, fitting_capacity, of_generator, of_set
-from .experiment import run
+from .experiment import markdown, run
 from .networks import networks
 from .plan import Plan
 from .rejection import Calibration, acceptance, calibrate, calibration, rejection_samples
-from .reweighting import reweighting, signed_power
-from .table import markdown
-from .training import Training, train
+from .training import Training, reweighting, signed_power, train
 
 __all__ = [
     "Active",

@@ -11,17 +11,15 @@ from typing import Any
 import torch
 
 from ...errors import UsageError
-from ...lines import Lines
+from ...experiments.records import Lines
 from ...runtime import rng
 from . import capacity
 from .active import Pool, Strategy, learn
-from .draw import generated
 from .examples import Examples, split_evenly
 from .networks import Discriminator, Generator, networks
 from .plan import Plan
-from .rejection import calibrate, rejection_samples
-from .reweighting import reweighting
-from .training import train
+from .rejection import calibrate, generated, rejection_samples
+from .training import reweighting, train
 
 Record = dict[str, Any]
 

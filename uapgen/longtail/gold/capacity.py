@@ -19,8 +19,8 @@ from ...gan.conditional import GeneratorNetwork
 from ...runtime import rng
 from ..metrics.cas import Accuracy, count_correct
 from ..metrics.score import Figure, accuracy_figure
-from .draw import generated
 from .examples import Examples, as_floats
+from .rejection import generated
 
 Sampler = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ...errors import UsageError
+from ...experiments.jobs import in_processes
 from ...runfolder import RunFolder
 from ...runtime import resolve_device
-from ..jobs import in_processes
+from ...tables import markdown_table, spread
 from ..sources import load_data
 from .active import Strategy
 from .bench import Bench, Record
@@ -106,3 +109,25 @@ def _start(
 
 def _work(task: Task) -> None:
     _do(task, _bench)
+
+
+HEAD = ("part", "row", "labels", "fitting capacity, %", "seeds")
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """One line a row: mean and sample standard deviation over seeds, in per cent. Validation checks are left out."""
+    rows: dict[tuple[str, str, int | None], list[float]] = defaultdict(list)
+    for record in records:
+        if record["check"] is None:
+            rows[record["part"], record["row"], record["labels"]].append(100 * record["value"])
+    body = [
+        [part, row, "" if labels is None else str(labels), spread(values, 2), str(len(values))]
+        for (part, row, labels), values in sorted(rows.items(), key=lambda item: _order(list(rows), item[0]))
+    ]
+    return markdown_table(HEAD, body, left=2) + "\n"
+
+
+def _order(rows: list[tuple[str, str, int | None]], row: tuple[str, str, int | None]) -> tuple[int, int, int]:
+    """Parts as they came first, active learning by labels, rows as they came first."""
+    parts = list(dict.fromkeys(part for part, _, _ in rows))
+    return parts.index(row[0]), row[2] or 0, rows.index(row)

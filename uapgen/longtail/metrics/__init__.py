@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from .cas import Accuracy, classification_accuracy_score
-from .class_kl import AUTHORS_SMOOTHING, class_counts, kl_to_uniform, sampling_floor
+from .class_kl import AUTHORS_SMOOTHING, class_counts, draw_histogram, kl_to_uniform, sampling_floor
 from .features import ANNOTATOR, Features, annotator_features, frechet_by_half, halves
 from .frechet import Moments, frechet_distance
-from .histogram import draw_histogram
 from .inception import FidInception, load_inception
 from .kid import Kid, kid, mmd2
 from .ms_ssim import Similarity, ms_ssim, scales_for, within_classes

@@ -4,6 +4,9 @@ It is torchvision's network with the differences of the 2015 TensorFlow graph th
 2017): 1008 outputs, no auxiliary head, average pools that do not count their padding, and a max pool in the last block.
 The files of pytorch-fid and torch-fidelity have torchvision's tensor names. Torchvision's own ImageNet weights have the
 same shapes and give other numbers; the first layer tells them apart.
+
+How images come to its 299 x 299 moves FID by whole points, so every score states the resize: Parmar, Zhang, Zhu, "On
+aliased resizing and surprising subtleties in GAN evaluation", 2022.
 """
 
 from __future__ import annotations
@@ -21,7 +24,6 @@ from ...errors import UapgenError, UsageError
 from ...runtime import module_sha256, resolve_device
 from ...victims.weights import load_state, read_state_dict
 from .features import Features, Images, batches
-from .resize import RESIZES, to_inception_input
 
 LABELS = {2048: "FID", 768: "FID-768"}
 TAIL = ("Mixed_7a.", "Mixed_7b.", "Mixed_7c.")
@@ -144,3 +146,33 @@ def _check_stem(trunk: nn.Module, path: str | Path) -> None:
             f"{path} is an Inception-v3, but not the network that FID is defined by (its first layer differs, as that "
             "of torchvision's ImageNet weights does); use pytorch-fid's pt_inception-2015-12-05"
         )
+
+
+SIDE = 299
+RESIZES = {
+    "pytorch-fid": "bilinear to 299x299, half-pixel centres, no antialias; 2x - 1",
+    "tensorflow": "bilinear to 299x299, TensorFlow 1 corners, no antialias; (255x - 128) / 128",
+}
+
+
+def to_inception_input(x: Tensor, rule: str) -> Tensor:
+    """Images (B,3,H,W) in [0,1] -> (B,3,299,299) in about [-1,1]; `rule` is a key of RESIZES.
+
+    `pytorch-fid` is that package's, `tensorflow` that of the original graph and of torch-fidelity and torchmetrics.
+    """
+    if rule == "tensorflow":
+        rows, columns = (_tensorflow_weights(side, x.device, x.dtype) for side in x.shape[2:])
+        return (255 * (rows @ x @ columns.T) - 128) / 128
+    return 2 * F.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
+
+
+def _tensorflow_weights(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(299, side): output i reads position i * side / 299, between its two neighbours; the last pixel repeats."""
+    position = torch.arange(SIDE, device=device, dtype=torch.float32) * (side / SIDE)
+    low = position.floor().long()
+    high = (low + 1).clamp_max(side - 1)
+    weights = torch.zeros(SIDE, side, device=device, dtype=dtype)
+    index = torch.arange(SIDE, device=device)
+    weights[index, low] += (1 - (position - low)).to(dtype)
+    weights[index, high] += (position - low).to(dtype)
+    return weights

@@ -5,15 +5,12 @@ Slim, "Boosting generative networks for incremental learning", 2020.
 
 from __future__ import annotations
 
-from .ensemble import PUBLISHED_GAN, drawn_by, missed, train_ensemble
-from .filtering import ClassifierFilter
+from .ensemble import METHODS, PUBLISHED_GAN, distance_sums, drawn_by, missed, sample_weights, train_ensemble
+from .measures import under_uap
 from .plan import Plan
-from .robustness import under_uap
 from .run import run_plan
-from .sampling import Sample, sampler, truncated_latents
-from .source import Source, Transform
+from .source import ClassifierFilter, Sample, Source, Transform, sampler, truncated_latents
 from .training import PUBLISHED, Outcome, train_on
-from .weights import METHODS, distance_sums, sample_weights
 
 __all__ = [
     "METHODS",

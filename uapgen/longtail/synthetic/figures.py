@@ -16,12 +16,10 @@ from torch import Tensor
 from ...runtime import atomic_write
 from ..data import LabelledImages
 from ..metrics import annotator_features
-from .cells import Cell
-from .ensemble import missed
-from .plan import Plan
+from .ensemble import METHODS, missed
+from .plan import Cell, Plan
 from .run import seed_folder
 from .seed import Work
-from .weights import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

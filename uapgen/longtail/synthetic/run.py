@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UapgenError
+from ...experiments.jobs import in_processes
 from ...perturbation import Perturbation
 from ...runfolder import RunFolder
-from ..jobs import in_processes
 from .plan import Plan
 from .seed import read_rows, run_seed
 

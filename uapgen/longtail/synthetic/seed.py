@@ -11,23 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UapgenError
+from ...experiments.records import Lines
 from ...gan import GeneratorNetwork
-from ...lines import Lines
 from ...perturbation import Perturbation
 from ...runtime import resolve_device
 from ...victims import Victim
 from ...victims.trained import load_classifier
-from ..classifier import FILE
+from ..classifier.training import FILE
 from ..data import LabelledImages
 from ..sources import load_data
-from .cells import Cell, sources
-from .describe import describe_images
 from .ensemble import train_ensemble
-from .filtering import ClassifierFilter
-from .plan import Plan
-from .robustness import under_uap
-from .sampling import sampler
-from .source import Source, Transform
+from .measures import describe_images, under_uap
+from .plan import Cell, Plan, sources
+from .source import ClassifierFilter, Source, Transform, sampler
 from .training import Outcome, train_on
 
 REAL = "real data"

@@ -1,23 +1,25 @@
 """Generated training data: one or several generators, transformed, filtered; fixed, or fresh in every epoch.
 
 Slim, "Boosting generative networks for incremental learning", 2020, sections 3 and 5.
+
+The filter keeps the samples that a classifier of real images agrees with (Pham et al., 2019; Slim, 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ...errors import UsageError
+from ...errors import UapgenError, UsageError
+from ...gan import GeneratorNetwork, sample_latents
+from ...images.warp import crop, draw_crops
 from ...runtime import rng
-from ..augment import crop, draw_crops
+from ...victims import Victim
 from ..data import LabelledImages, Stream
-from .filtering import ClassifierFilter
-from .sampling import Sample
 
 HEAD = 1024  # images of a stream that its mean and deviation are measured on
 
@@ -102,3 +104,101 @@ def check_shares(shares: tuple[float, ...], n: int) -> None:
             f"generator shares {shares} for {n} generators (sum {sum(shares):g}); expected {n} numbers of at least 0 "
             "that sum to 1"
         )
+
+
+Sample = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+"""`sample(n, generator)` -> (n,3,H,W) in [0,1] and labels (n,) int64: what `sampler` returns, or any such function."""
+
+
+def sampler(generator: GeneratorNetwork, num_classes: int, *, psi: float | None = None) -> Sample:
+    """Samples of `generator`, which goes into eval mode, with uniform labels; images stay on its device.
+
+    psi: latents from the normal distribution cut off at |z| = psi (Brock et al., 2019) instead of N(0, I).
+    Raises UsageError for a generator of other classes than `num_classes`, or of none, and for psi <= 0.
+    """
+    if generator.num_classes != num_classes:
+        has = f"{generator.num_classes} classes" if generator.num_classes else "no classes"
+        raise UsageError(f"the generator has {has}, the data {num_classes}; train one on these classes")
+    if psi is not None and not psi > 0:
+        raise UsageError(f"truncation psi {psi} is not positive; expected e.g. 1.5, or none")
+    generator.eval()
+
+    def sample(n: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        device = next(generator.parameters()).device
+        labels = torch.randint(num_classes, (n,), generator=draws, device=draws.device).to(device)
+        dim = generator.latent_dim
+        z = sample_latents(n, dim, draws, device) if psi is None else truncated_latents(n, dim, psi, draws, device)
+        with torch.no_grad():
+            return generator(z, labels).float(), labels
+
+    return sample
+
+
+def truncated_latents(
+    n: int, dim: int, psi: float, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> Tensor:
+    """z (n, dim) float32 from N(0, 1) given |z| <= psi, by inverting its distribution function."""
+    tail = float(torch.special.ndtr(torch.tensor(-psi, dtype=torch.float64)))
+    uniform = torch.rand(n, dim, generator=generator, device=generator.device, dtype=torch.float64)
+    z = torch.special.ndtri(tail + (1 - 2 * tail) * uniform)
+    return z.float().clamp(-psi, psi).to(device)
+
+
+Fresh = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]  # uint8 images (n,3,H,W), labels (n,)
+
+
+@dataclass(frozen=True)
+class ClassifierFilter:
+    """Keeps an image x of label y where argmax C(x) = y and C(x)_y >= `threshold`.
+
+    tries: how many draws of a batch's length may be spent on filling one batch; then `fill` gives up.
+    Raises UsageError for a threshold outside [0,1].
+    """
+
+    classifier: Victim
+    threshold: float = 0.9
+    tries: int = 50
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1 or self.tries < 1:
+            given = f"threshold {self.threshold}, {self.tries} tries"
+            raise UsageError(f"classifier filter with {given}; expected a probability, and at least 1 try")
+
+    @torch.no_grad()
+    def accepts(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Which of the images (B,3,H,W) uint8 are kept: (B,) bool."""
+        logits = self.classifier(images.to(self.classifier.device).float().div_(255))
+        y = labels.to(logits.device).unsqueeze(1)
+        sure = logits.softmax(1).gather(1, y).squeeze(1) >= self.threshold
+        return (sure & (logits.argmax(1, keepdim=True) == y).squeeze(1)).to(images.device)
+
+    def fill(self, fresh: Fresh, n: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n images that are kept, topped up with draws of `fresh`.
+
+        Easy classes pass more often, so that a batch is no longer even: as published. Raises UapgenError with each
+        class's rate of acceptance when `tries` draws do not fill the batch.
+        """
+        images, labels, verdicts, seen = [], [], [], []
+        missing = n
+        for _ in range(self.tries):
+            x, y = fresh(n, draws)
+            kept = self.accepts(x, y)
+            images.append(x[kept][:missing])
+            labels.append(y[kept][:missing])
+            verdicts.append(kept)
+            seen.append(y)
+            missing -= len(labels[-1])
+            if not missing:
+                return torch.cat(images), torch.cat(labels)
+        rates = class_rates(torch.cat(verdicts), torch.cat(seen), self.classifier.num_classes)
+        named = ", ".join(f"{k}: {100 * rate:.1f}%" for k, rate in enumerate(rates.tolist()))
+        raise UapgenError(
+            f"the classifier filter kept {n - missing} of {self.tries * n} samples, and a batch needs {n}; kept of "
+            f"each class {named}; lower the threshold ({self.threshold}), or train the generator longer"
+        )
+
+
+def class_rates(kept: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Share of each class that was kept, (K,) float64; NaN for a class that was not drawn."""
+    seen = torch.bincount(labels.cpu(), minlength=num_classes)
+    return torch.bincount(labels[kept].cpu(), minlength=num_classes).double() / seen

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...markdown import markdown_table, spread
-from .cells import Cell, parse_tricks, sources
+from ...tables import markdown_table, spread
 from .ensemble import UNCONDITIONED
-from .plan import Plan
+from .plan import Cell, Plan, parse_tricks, sources
 from .seed import REAL
 
 NOTES = """\

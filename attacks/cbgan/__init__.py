@@ -1,0 +1,1 @@
+"""cbgan, the flagship: GAN, perturbation generator, refinement."""

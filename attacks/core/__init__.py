@@ -1,0 +1,1 @@
+"""What crafting methods are made of."""

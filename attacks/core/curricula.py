@@ -1,0 +1,178 @@
+"""Courses that the papers give in iterations, and the images that grow richer along them: noise, jigsaws, blurs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...errors import UsageError
+from ...proxies import GaussianPrior, JigsawPrior
+from ...runtime import uniform
+from ...victims import Victim
+from .run import Crafting
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Where a run stands in the published one, by what it has spent; nothing to save.
+
+    `stages` are (published iteration at which it begins, images a step), the last one without an end. `scale` is how
+    many iterations this run makes for one published iteration, at most 1.
+    """
+
+    stages: tuple[tuple[float, int], ...]
+    scale: float
+
+    @classmethod
+    def fit(
+        cls, budget: int, *, batch: int, doublings: tuple[int, ...], iterations: int, min_steps: int = 100
+    ) -> Schedule:
+        """The published course, compressed where `budget` image-gradients are less than it would cost.
+
+        The published run takes `iterations`, and `batch` images a step, twice as many from each of `doublings`
+        (iterations) on. Where the budget would not allow `min_steps` steps, doublings are left out from the last on,
+        and then `batch` shrinks.
+        """
+        for kept in range(len(doublings), -1, -1):
+            begins = [0.0, *(float(begin) for begin in doublings[:kept])]
+            stages = tuple((begin, batch * 2**k) for k, begin in enumerate(begins))
+            steps = _steps(stages, iterations, budget)
+            if steps >= min_steps:
+                return cls(stages, min(1.0, steps / iterations))
+        batch = max(1, budget // min_steps)
+        return cls(((0.0, batch),), min(1.0, budget / (iterations * batch)))
+
+    def at(self, spent: int) -> tuple[float, int]:
+        """(published iteration, images of the next step) after `spent` image-gradients."""
+        left = float(spent)
+        for (begin, images), (end, _) in pairwise(self.stages):
+            cost = (end - begin) * self.scale * images
+            if left < cost:
+                return begin + left / (self.scale * images), images
+            left -= cost
+        begin, images = self.stages[-1]
+        return begin + left / (self.scale * images), images
+
+    def scaled(self, iterations: int) -> int:
+        """How many steps of this run are `iterations` published ones; at least one."""
+        return max(1, round(iterations * self.scale))
+
+
+def _steps(stages: tuple[tuple[float, int], ...], iterations: int, budget: int) -> float:
+    """How many steps `budget` images make when each stage keeps its share of `iterations`."""
+    ends = [begin for begin, _ in stages[1:]] + [float(iterations)]
+    cost = sum((end - begin) * images for (begin, images), end in zip(stages, ends, strict=True))
+    return iterations * budget / cost
+
+
+ANGLES = (-10.0, -7.0, -5.0, -3.0, 3.0, 5.0, 7.0, 10.0)  # degrees
+WIDTHS = (3, 5, 7, 9)  # of the blur, in pixels
+RANGE_STD = 127.5 / 3.29  # levels: 99.9 % of the samples are pixels
+
+
+def unnormalised(victim: Victim, x: Tensor) -> Tensor:
+    """Pixels for which the network behind `victim` sees `x` (B,3,H,W) itself.
+
+    The public code of several layer methods feeds pixels without mean and standard deviation, that is, at about a
+    quarter of the contrast at which the pattern is evaluated. Where a method's published result depends on it, the
+    method has a parameter `normalise`, false by default.
+    """
+    return x * victim.std + victim.mean
+
+
+def shown(victim: Victim, pixels: Tensor, normalise: bool) -> Tensor:
+    """What to give the victim for image + delta (B,3,H,W): clipped to [0,1], or the raw input of the public code."""
+    return pixels.clamp(0, 1) if normalise else unnormalised(victim, pixels)
+
+
+class CurriculumPrior:
+    """TRM-UAP's artificial images, or the user's own where the run has a source.
+
+    `jigsaw`: 1 cut per axis, one more every 600 published iterations up to 8. `gaussian`: spread 10 levels, 10 more
+    every 400 up to 127, then scaled, flipped, rotated and blurred at random. Without normalisation the Gaussian is
+    shifted to mean 0, and the jigsaw is not, as in the public code.
+    """
+
+    def __init__(self, run: Crafting, prior: str, normalise: bool) -> None:
+        size, device = run.victim.input_size[1:], run.victim.device
+        self.jigsaw = JigsawPrior(size, device, frequency=(1, 8))
+        self.gaussian = GaussianPrior(size, device, std=(10.0, 127.0))
+        self.kind, self.source = prior, run.source
+        self.shift = 0.0 if normalise else 0.5
+        if prior not in ("jigsaw", "gaussian"):
+            raise UsageError(f"prior={prior!r} is unknown; expected jigsaw or gaussian")
+        run.sources = [run.source or (self.jigsaw if prior == "jigsaw" else self.gaussian)]
+
+    def batch(self, n: int, iteration: float, generator: torch.Generator) -> Tensor:
+        """(n,3,H,W) for the published `iteration`."""
+        if self.source is not None:
+            return self.source.batch(n, generator)
+        if self.kind == "jigsaw":
+            return self.jigsaw.batch(n, generator, frequency=min(8, 1 + int(iteration / 600)))
+        noise = self.gaussian.batch(n, generator, std=min(127.0, 10.0 + 10 * int(iteration / 400)))
+        return augmented(noise.flip(1), generator) - self.shift
+
+
+class RangePrior:
+    """GD-UAP's range prior: random crops of one large Gaussian image, scaled, flipped, rotated and blurred.
+
+    The image is three times as wide and high as the victim's input, with mean 127.5 and the spread for which 99.9 % of
+    its values are pixels.
+    """
+
+    data_class = "none"
+
+    def __init__(self, run: Crafting) -> None:
+        self.size, self.device = run.victim.input_size[1:], run.victim.device
+        canvas = torch.randn(3, 3 * self.size[0], 3 * self.size[1], generator=run.rng("range-prior"))
+        self.canvas = (0.5 + RANGE_STD / 255 * canvas).clamp(0, 1)
+
+    def describe(self) -> dict[str, object]:
+        return {"source": "range-prior", "size": list(self.size), "std_255": round(RANGE_STD, 2)}
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        """Images (n,3,H,W) in [0,1]."""
+        rows, columns = (
+            torch.randint(0, 2 * side + 1, (n, 1), generator=generator) + torch.arange(side) for side in self.size
+        )
+        crops = self.canvas[:, rows.unsqueeze(2), columns.unsqueeze(1)].movedim(1, 0)
+        return augmented(crops.to(self.device), generator)
+
+
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (n,3,H,W), each scaled by 0.75 to 1.5, flipped, rotated by 3 to 10 degrees, and blurred over 3 to 9
+    pixels, each with probability 1/2; all cropped as from 256 to 224.
+    """
+    n = len(images)
+    zoom = torch.where(_coin(n, generator), uniform(0.75, 1.5, (n,), generator), 1.0) * 256 / 224
+    flip = torch.where(_coin(n, generator), -1.0, 1.0)
+    turn = torch.tensor(ANGLES)[torch.randint(0, len(ANGLES), (n,), generator=generator)] * math.pi / 180
+    angle = torch.where(_coin(n, generator), turn, 0.0)
+    cos, sin, zero = angle.cos() / zoom, angle.sin() / zoom, torch.zeros(n)
+    h, w = images.shape[-2:]
+    theta = torch.stack([flip * cos, -sin * h / w, zero, flip * sin * w / h, cos, zero], 1).view(n, 2, 3).to(images)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    images = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    width = torch.tensor(WIDTHS)[torch.randint(0, len(WIDTHS), (n,), generator=generator)]
+    return blurred(images, torch.where(_coin(n, generator), width, 1))
+
+
+def blurred(images: Tensor, width: Tensor) -> Tensor:
+    """Images (n,C,H,W), image i under a Gaussian of `width[i]` pixels (odd, at most 9; 1 leaves it alone)."""
+    n, c, h, w = images.shape
+    sigma = 0.15 * width.view(-1, 1) + 0.35  # the usual choice for a kernel of that width
+    at = torch.arange(-4, 5).view(1, -1)
+    kernel = (-(at**2) / (2 * sigma**2)).exp() * (at.abs() <= width.view(-1, 1) // 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(images).repeat_interleave(c, 0)
+    padded = functional.pad(images, (4, 4, 4, 4), mode="reflect").view(1, n * c, h + 8, w + 8)
+    padded = functional.conv2d(padded, kernel.view(n * c, 1, 9, 1), groups=n * c)
+    return functional.conv2d(padded, kernel.view(n * c, 1, 1, 9), groups=n * c).view(n, c, h, w)
+
+
+def _coin(n: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=generator) < 0.5

@@ -1,0 +1,123 @@
+"""What every method is handed: the victim, the images, the budget, and the run's place on disk with its snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ...distributed import from_main, is_main
+from ...proxies import ProxySource
+from ...runfolder import RunFolder, load_state, save_state
+from ...runtime import rng
+from ...victims import Victim
+from .steps import project, tie
+
+Seen = TypeVar("Seen")
+Callback = Callable[[str, int, int, dict[str, Any]], None]  # stage, images done, images in all, figures
+
+
+@dataclass
+class Cost:
+    """What a run has spent on the victim, in images: with a backward pass, and forward only."""
+
+    image_gradients: int = 0
+    image_forwards: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {"image_gradients": self.image_gradients, "image_forwards": self.image_forwards}
+
+
+@dataclass
+class Crafting:
+    """Everything that a method shares with all others: the victim, the images, the budget and the run's place on
+    disk.
+    """
+
+    victim: Victim
+    source: ProxySource | None
+    eps: float
+    seed: int
+    budget: int
+    norm: str = "linf"
+    target: int | None = None  # the class that every image shall go to; None: away from its own
+    tile: int = 1  # delta repeats tile x tile times (TSC-UAP)
+    stop_on: ProxySource | None = None  # images whose fooling rate stops and selects, for methods that stop so
+    folder: RunFolder | None = None
+    callback: Callback | None = None
+    save_every: int = 480
+    stopped: str = "budget"
+    cost: Cost = field(default_factory=Cost)
+    sources: list[ProxySource] = field(
+        default_factory=list
+    )  # all that the run drew from, for the card; empty: just `source`
+    notes: dict[str, Any] = field(
+        default_factory=dict
+    )  # figures that belong into the card; must not depend on time or host
+    snapshots: Snapshots | None = None
+
+    def rng(self, *key: object) -> torch.Generator:
+        return rng(self.seed, *key)
+
+    def tied(self, delta: Tensor) -> Tensor:
+        """`delta` (B,C,H,W) averaged over its tiles, where the run asks for a tiled pattern; differentiable."""
+        return tie(delta, self.tile)
+
+    def snapshot(self, delta: Tensor) -> None:
+        """Offers the pattern (1,C,H,W) that the method would return if it ended here, for curves over cost."""
+        if self.snapshots:
+            self.snapshots.offer(self.cost.image_gradients, lambda: project(self.tied(delta), self.eps, self.norm))
+
+    def look(self, view: Callable[[Tensor], Seen], images: Tensor) -> Seen:
+        """`view(images)`, a forward pass of the victim without a gradient, for images (B,3,H,W); counted."""
+        self.cost.image_forwards += len(images)
+        with torch.no_grad():
+            return view(images)
+
+    def report(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
+        if self.folder:
+            self.folder.log(stage=stage, images=done, **self.cost.as_dict(), **figures)
+        if self.callback:
+            self.callback(stage, done, total, figures)
+
+    def saved(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The stage's last saved state on the victim's device; the cost is set back to what it was then."""
+        folder = self.folder
+        held = from_main(lambda: folder.load(stage)) if folder else None
+        if held is None:
+            return None
+        tensors, meta = held
+        self.cost = Cost(**meta["cost"])
+        return {key: value.to(self.victim.device) for key, value in tensors.items()}, meta
+
+    def save(self, stage: str, tensors: dict[str, Tensor], **meta: Any) -> None:
+        if self.folder:
+            self.folder.save(stage, tensors, {"cost": self.cost.as_dict(), **meta})
+
+
+class Snapshots:
+    """Keeps the first pattern offered at or after each of `marks` (image-gradients), as `folder`/at-MARK.safetensors.
+
+    Written at once, and not again after an interruption: a resumed run offers the same patterns.
+    """
+
+    def __init__(self, folder: str | Path, marks: Sequence[int]) -> None:
+        self.folder, self.marks = Path(folder), sorted(marks)
+
+    def offer(self, image_gradients: int, delta: Callable[[], Tensor]) -> None:
+        for mark in self.marks if is_main() else ():
+            if image_gradients >= mark and not self._file(mark).is_file():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                save_state(self._file(mark), {"delta": delta()}, {"image_gradients": image_gradients})
+
+    def read(self) -> list[tuple[int, Tensor]]:
+        """(image-gradients, delta (1,C,H,W)) of what is there, in order of cost."""
+        states = [load_state(self._file(mark)) for mark in self.marks if self._file(mark).is_file()]
+        return [(meta["image_gradients"], tensors["delta"]) for tensors, meta in states]
+
+    def _file(self, mark: int) -> Path:
+        return self.folder / f"at-{mark}.safetensors"

@@ -1,0 +1,75 @@
+"""PSP-UAP: pseudo-semantic prior (CVPR 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..images.warp import random_transform, unchanged
+from ..proxies import DeltaCrops, random_resized_crops
+from .core.curricula import shown
+from .core.layerwise import first, follow_curriculum, layer_names
+from .core.losses import activation_energy, stubborn_weights
+from .core.method import register
+from .core.run import Crafting
+
+
+@register("psp-uap", paper="Lee et al., CVPR 2025", year=2025, stops=True)
+def psp_uap(
+    run: Crafting,
+    *,
+    prior: str = "jigsaw",
+    share: float = 0.7,
+    temperature: float = 3.0,
+    crops: int = 10,
+    transforms: bool = True,
+    intensity: float = 4.0,
+    reweight: bool = True,
+    lr: float = 0.1,
+    normalise: bool = False,
+) -> Tensor:
+    """Raises the activations of the first `share` of the layers on images made of zoomed pieces of the pattern itself.
+
+    (a) Each prior image + delta is cut into `crops` random crops of 8 to 100 % of its area, detached: the
+    pseudo-semantic samples. (b) Sample + delta and the clean sample go through one of three transforms, drawn for each
+    step: a rotation by up to 6 degrees, intensities times 0.8 to `intensity`, a shuffle of 2 x 2 blocks.
+    (c) `reweight`: a sample counts by 1/KL between the victim's predictions with and without delta, softened by
+    `temperature`; this costs a forward pass of the clean sample. The loss is -log of the energy of the batch, signed
+    activations, averaged over layers.
+
+    Published settings (share, prior, temperature): ResNet50 .7 jigsaw 3 (the default here); ResNet152 .65 jigsaw 3;
+    DenseNet121 .9 jigsaw 10; Inception-v3 .2 jigsaw 3; GoogLeNet .55 jigsaw 5; VGG16 and VGG19 1 gaussian 5; AlexNet 1
+    gaussian 1; MobileNet-v3 .9 gaussian 2.
+
+    `lr`, `normalise`, the curricula (10 image-gradients a step, doubled as trm-uap's batch), --proxy and --stop-on are
+    those of trm-uap. Budgets too small for 100 steps of the growing batch keep it smaller.
+    """
+    if crops < 1 or intensity < 0.8 or temperature <= 0:
+        raise UsageError(
+            "psp-uap needs crops >= 1, intensity >= 0.8 and temperature > 0; "
+            f"got crops={crops}, intensity={intensity}, temperature={temperature}"
+        )
+    victim = run.victim
+    read = first(layer_names(victim), share)
+
+    def loss_of(
+        delta: Tensor, priors: Tensor, n: int, iteration: float, generator: torch.Generator
+    ) -> Callable[[Tensor], Tensor]:
+        samples = random_resized_crops(priors + delta, n, generator)
+        samples = samples.clamp_(0, 1) if normalise else samples
+        change = random_transform(victim, n, intensity, generator) if transforms else unchanged
+        clean = run.look(victim, change(shown(victim, samples, normalise))) if reweight else None
+
+        def loss(d: Tensor) -> Tensor:
+            seen = victim.probe(change(shown(victim, samples + d, normalise)), layers=read)
+            weights = None if clean is None else stubborn_weights(clean, seen.logits.detach(), temperature)
+            return activation_energy(seen.layers, weights)
+
+        return loss
+
+    delta = follow_curriculum(run, "psp", loss_of, prior=prior, normalise=normalise, lr=lr, crops=crops)
+    run.sources = [DeltaCrops(run.sources[0], lambda: delta, crops=crops, clip=normalise)]
+    return delta

@@ -1,0 +1,353 @@
+"""Methods against a victim whose best perturbation is known, and what must hold for every one of them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.conftest import TINY, gratings
+from uapgen.attacks import Crafting, craft, find_method, methods
+from uapgen.attacks.cbgan.objective import Objective
+from uapgen.attacks.core.losses import (
+    activation_energy,
+    agreement,
+    displacement_similarity,
+    log_energy,
+    stubborn_weights,
+)
+from uapgen.attacks.core.steps import AdamStep, SteepestStep, project
+from uapgen.errors import UsageError
+from uapgen.victims import Preprocessing, Victim
+
+EPS = 10 / 255
+ALL = sorted(methods())
+SMALL = {
+    "sv-uap": {"depth": 0.5},  # of four layers; the first is linear
+    "dm-uap": {"model_steps": 2, "data_steps": 2},
+    "cbgan": {
+        "gan_from": 0,
+        "gan_width": 2,
+        "gan_size": 32,
+        "gan_batch": 8,
+        "gan_latent": 8,
+        "candidates": 2,
+        "generator_width": 4,
+        "pool": 32,
+        "end": 1.0,
+    },
+    "trm-uap": {"positive": 1.0, "negative": 0.5, "batch": 8},  # of four layers
+    "pnm-uap": {"low": 0.5, "high": 1.0, "batch": 8},
+    "pd-ua": {"style_share": 0.0, "levels": 1},
+    "psp-uap": {"share": 1.0, "prior": "gaussian"},  # jigsaws unshifted: brighter everywhere is best, for every seed
+    "aaa": {"width": 4, "slots": 4, "climb_steps": 40, "candidates": 2, "batch": 16},
+    "nag": {"width": 4, "candidates": 2, "held_out": 16, "batch": 16},
+    "gap": {"width": 8, "blocks": 1, "lr": 5e-3, "batch": 8},
+}
+
+
+class Pictures:
+    """The gratings as a proxy source."""
+
+    data_class = "driven"
+
+    def describe(self) -> dict:
+        return {"source": "gratings"}
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        return gratings(n, int(torch.randint(0, 2**31, (1,), generator=generator)))[0]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UAPGEN_CACHE", str(tmp_path / "cache"))
+
+
+def linear_victim() -> tuple[Victim, Tensor]:
+    """Logits (w.x + 2, 1), every clean image in class 0: the steepest way out of it is along -w."""
+    w = torch.randn(3 * 8 * 8, generator=torch.Generator().manual_seed(3))
+    layer = nn.Linear(192, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.stack([w, 0 * w]))
+        layer.bias.copy_(torch.tensor([2.0, 1.0]))
+    module = nn.Sequential(nn.Flatten(), layer)
+    pre = Preprocessing(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(1.0,) * 3, crop_pct=1.0)
+    return Victim(module, preprocessing=pre, device="cpu"), w.view(3, 8, 8)
+
+
+class NearGrey:
+    data_class = "none"
+
+    def describe(self) -> dict:
+        return {"source": "near-grey"}
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        return 0.5 + 0.01 * torch.randn(n, 3, 8, 8, generator=generator)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("sga", {}),
+        ("sga", {"loss": "logit"}),
+        ("cosine-uap", {"lr": 0.005}),
+        ("sgd-uap", {}),
+        ("spgd", {}),
+        ("df-uap", {}),
+        ("dm-uap", {"model_steps": 2, "data_steps": 2}),
+    ],
+)
+def test_gradient_methods_reach_the_linear_optimum(method: str, params: dict, norm: str) -> None:
+    victim, w = linear_victim()
+    eps = EPS if norm == "linf" else 0.3
+    best = -eps * w.sign() if norm == "linf" else -eps * w / w.norm()
+    uap = craft(victim, method=method, source=NearGrey(), eps=eps, norm=norm, budget=3000, **params)
+    assert (w * uap.delta).sum() <= 0.99 * (w * best).sum()
+
+
+def test_noise_is_the_corner_of_the_ball(tiny_victim: Victim) -> None:
+    uap = craft(tiny_victim, method="noise", eps=EPS)
+    assert torch.equal(uap.delta.abs(), torch.full((3, 32, 32), EPS))
+    assert abs(uap.delta.sign().mean()) < 0.1
+    assert uap.data_class == "none"
+    assert uap.card["cost"] == {"image_gradients": 0, "image_forwards": 0}
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_every_method_keeps_budget_and_seed(method: str, tiny_victim: Victim) -> None:
+    source = Pictures() if find_method(method).images == "driven" else None
+    kwargs = {"method": method, "source": source, "eps": EPS, "budget": 400, **SMALL.get(method, {})}
+    first, again, other = (craft(tiny_victim, seed=seed, **kwargs) for seed in (1, 1, 2))
+    assert first.delta.abs().max() <= EPS + 1e-6
+    assert first.sha256 == again.sha256
+    assert first.sha256 != other.sha256
+    assert first.data_class == ("driven" if source else "none")
+
+
+@pytest.mark.parametrize("method", [m for m in ALL if m != "noise"])
+def test_every_method_beats_noise(method: str, tiny_victim: Victim) -> None:
+    pictures, _ = gratings(400, seed=77)
+    source = Pictures() if find_method(method).images == "driven" else None
+    clean = tiny_victim(pictures).argmax(1)
+
+    def rate(uap: object) -> float:
+        return (tiny_victim(uap.apply(pictures)).argmax(1) != clean).float().mean().item()
+
+    eps = 24 / 255
+    uap = craft(tiny_victim, method=method, source=source, eps=eps, budget=1500, **SMALL.get(method, {}))
+    assert rate(uap) > rate(craft(tiny_victim, method="noise", eps=eps)) + 0.1
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", [m for m in ALL if m != "noise"])
+def test_resume_equals_uninterrupted(
+    method: str, tiny_victim: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Pictures() if find_method(method).images == "driven" else None
+    kwargs = {"method": method, "source": source, "eps": EPS, "budget": 600, **SMALL.get(method, {})}
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    whole = craft(tiny_victim, folder=tmp_path / "whole", callback=count, **kwargs)
+    for at in sorted({calls // 5, calls // 2, calls - 2}):
+        monkeypatch.setenv("UAPGEN_CACHE", str(tmp_path / f"cache{at}"))
+        left = at
+
+        def kill(*_: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+
+        with pytest.raises(Killed):
+            craft(tiny_victim, folder=tmp_path / f"run{at}", callback=kill, **kwargs)
+        resumed = craft(tiny_victim, folder=tmp_path / f"run{at}", **kwargs)
+        resumed.save(tmp_path / "resumed.safetensors")
+        whole.save(tmp_path / "whole.safetensors")
+        assert (tmp_path / "resumed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_another_run_in_the_folder_is_refused(tiny_victim: Victim, tmp_path: Path) -> None:
+    craft(tiny_victim, method="sga", source=Pictures(), budget=60, folder=tmp_path / "run")
+    with pytest.raises(UsageError, match="seed = 0 there, 1 now"):
+        craft(tiny_victim, method="sga", source=Pictures(), budget=60, seed=1, folder=tmp_path / "run")
+    craft(tiny_victim, method="sga", source=Pictures(), budget=60, seed=1, folder=tmp_path / "run", restart=True)
+
+
+def test_a_run_knows_the_defaults_that_it_began_with(tiny_victim: Victim, tmp_path: Path) -> None:
+    """Another version of a method may have others: its run must not go on from this one's states."""
+    craft(tiny_victim, method="fg-uap", source=Pictures(), budget=64, batch=8, folder=tmp_path / "run")
+    file = tmp_path / "run" / "options.json"
+    options = json.loads(file.read_text())
+    assert options["params"].keys() == find_method("fg-uap").parameters().keys()
+    options["params"]["lr"] = 0.5
+    file.write_text(json.dumps(options))
+    with pytest.raises(UsageError, match=r"params.lr = 0.5 there"):
+        craft(tiny_victim, method="fg-uap", source=Pictures(), budget=64, batch=8, folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"method": "cbgam"}, "did you mean 'cbgan'"),
+        ({"method": "sga"}, "give --train-data DIR"),
+        ({"eps": 0.0}, "not positive"),
+        ({"eps": 10.0}, "did you mean 10/255"),
+        ({"budget": "quik"}, "expected quick"),
+        ({"budget": 0}, "not positive"),
+        ({"method": "cosine-uap", "source": Pictures(), "rate": 1}, "no parameter 'rate'"),
+        ({"method": "cosine-uap", "source": Pictures(), "batch": "many"}, "is not a int"),
+        ({"norm": "l1"}, "not for 'l1'"),
+    ],
+)
+def test_bad_arguments(kwargs: dict, message: str, tiny_victim: Victim) -> None:
+    with pytest.raises(UsageError, match=message):
+        craft(tiny_victim, **kwargs)
+
+
+def test_projection_is_onto_the_ball() -> None:
+    delta = torch.tensor([3.0, -4.0, 0.1]).view(1, 3, 1, 1)
+    assert torch.equal(project(delta, 1.0), torch.tensor([1.0, -1.0, 0.1]).view(1, 3, 1, 1))
+    assert project(delta, 1.0, "l2").norm().item() == pytest.approx(1.0)
+    assert torch.equal(project(delta, 6.0, "l2"), delta)
+
+
+def test_adam_is_torch_adam() -> None:
+    start = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    reference = start.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([reference], lr=0.01, betas=(0.9, 0.99), eps=1e-12)
+    step, ours = AdamStep(0.01), start.clone()
+    for i in range(5):
+        gradient = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(i))
+        reference.grad = gradient
+        optimizer.step()
+        ours = step(ours, gradient)
+    assert torch.allclose(ours, reference.detach(), atol=1e-6)
+    assert torch.equal(SteepestStep(0.5)(torch.zeros(2), torch.tensor([-3.0, 0.0])), torch.tensor([0.5, 0.0]))
+
+
+def test_activation_energy_is_the_log_of_half_the_square() -> None:
+    a, b = torch.ones(2, 3, 4), 2 * torch.ones(2, 5)
+    expected = -(torch.tensor(0.5 * 24).log() + torch.tensor(0.5 * 40).log()) / 2
+    assert activation_energy([a, b]).item() == pytest.approx(expected.item(), rel=1e-6)
+    halved = activation_energy([a, b], torch.tensor([1.0, 0.0]))
+    assert halved.item() == pytest.approx(expected.item() + torch.tensor(2.0).log().item(), rel=1e-6)
+
+
+def test_log_energy_pulls_every_image_alike() -> None:
+    a = torch.tensor([[1.0], [10.0]], requires_grad=True)
+    log_energy([a]).backward()
+    assert a.grad is not None
+    assert torch.allclose(a.grad * a, torch.full((2, 1), -1.0))  # d(-mean log a^2 / 2) = -1 / a for two images
+
+
+def test_agreement_is_the_cosine_to_the_mean_logits() -> None:
+    logits = torch.tensor([[2.0, -2.0, 0.0, 0.0], [0.0, 0.0, 3.0, -3.0]])
+    mean = logits.mean(0)
+    expected = sum(torch.nn.functional.cosine_similarity(row, mean, 0).item() for row in logits) / 2
+    assert agreement(logits + 7).item() == pytest.approx(expected, abs=1e-6)
+    assert agreement(logits[:1].repeat(3, 1)).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_displacement_is_the_energy_of_what_the_pattern_adds(tiny_victim: Victim) -> None:
+    """Where a layer is linear, its displacement does not depend on the image; its energy does."""
+    first = tiny_victim.layers()[:1]
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    delta = 0.05 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+    objective = Objective(displacement=2, start=0, end=1 / len(tiny_victim.layers()))
+    assert objective.layers(tiny_victim) == first
+    run = Crafting(tiny_victim, None, EPS, seed=0, budget=100)
+    loss, _ = objective(tiny_victim, images + delta, objective.clean(run, images))
+    alone = (
+        tiny_victim.probe(0.5 + delta, layers=first).layers[0]
+        - tiny_victim.probe(torch.full_like(delta, 0.5), layers=first).layers[0]
+    )
+    assert loss.item() == pytest.approx(2 * log_energy([alone]).item(), abs=0.02)  # bf16
+    energy, _ = Objective(activation=1, start=0, end=1 / len(tiny_victim.layers()))(tiny_victim, images + delta, None)
+    assert abs(energy.item() - log_energy([alone]).item()) > 0.1
+
+
+def test_no_parameter_hides_behind_one_of_crafts() -> None:
+    own = set(inspect.signature(craft).parameters)
+    for method in methods():
+        assert not own & set(find_method(method).parameters()), method
+
+
+def test_every_second_refinement_has_another_objective(tiny_victim: Victim) -> None:
+    common = {"eps": EPS, "budget": 640, "gan": False, "generator_share": 0.0, "pool": 16, "refinement": 200, "seed": 3}
+    without, turns = (craft(tiny_victim, features_by_turns=weight, **common) for weight in (0.0, 3.0))
+    ends = [uap.card["method"]["notes"]["held_out"]["ends"] for uap in (without, turns)]
+    assert [a == b for a, b in zip(*ends, strict=True)] == [True, False, True]
+    assert turns.card["cost"] == without.card["cost"]
+
+
+def test_small_budgets_leave_the_gan_out(tiny_victim: Victim) -> None:
+    common = {**SMALL["cbgan"], "eps": EPS, "budget": 400, "seed": 3}
+    without, small, paid = (craft(tiny_victim, **common | given) for given in ({"gan": False}, {"gan_from": 401}, {}))
+    assert small.sha256 == without.sha256 != paid.sha256
+    assert small.card["cost"] == without.card["cost"]
+    assert "gan" in paid.card["method"]["notes"] and "gan" not in small.card["method"]["notes"]
+
+
+@pytest.mark.parametrize(("budget", "held_out", "pool"), [(40, 8, 40), (160, 22, 160), (2000, 256, 384)])
+def test_small_budgets_make_few_images(budget: int, held_out: int, pool: int, tiny_victim: Victim) -> None:
+    card = craft(tiny_victim, eps=EPS, budget=budget, generator_share=0.0).card
+    assert card["method"]["notes"]["held_out"]["n"] == held_out
+    assert [part["pool"] for part in card["data"]["sources"][0]["parts"]] == [pool]
+    assert 0.75 * budget <= card["cost"]["image_gradients"] <= budget
+
+
+def test_shuffled_refinement_costs_the_same_and_goes_another_way(tiny_victim: Victim) -> None:
+    common = {"eps": EPS, "budget": 200, "gan": False, "generator_share": 0.0, "pool": 16, "seed": 3}
+    still, moved = (craft(tiny_victim, shuffle=shuffle, **common) for shuffle in (False, True))
+    assert still.card["cost"] == moved.card["cost"]
+    assert still.sha256 != moved.sha256
+
+
+def test_patterns_are_alike_when_they_move_features_the_same_way() -> None:
+    clean = torch.tensor([[5.0, 5.0], [1.0, 2.0]])
+    move = torch.tensor([[0.1, 0.0], [0.0, 0.1]])
+    assert displacement_similarity(clean, clean + move, clean + 3 * move).item() == pytest.approx(1, abs=1e-5)
+    assert displacement_similarity(clean, clean + move, clean - move).item() == pytest.approx(-1, abs=1e-5)
+    assert displacement_similarity(clean, clean + move, clean + move.flip(1)).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_images_that_move_least_weigh_most() -> None:
+    clean = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    weights = stubborn_weights(clean, torch.tensor([[1.9, 0.0], [0.0, 2.0]]), temperature=1.0)
+    assert weights[0] > 100 * weights[1]
+    assert weights.mean().item() == pytest.approx(1.0)
+
+
+def test_a_transformer_has_block_layers() -> None:
+    import timm
+
+    module = timm.create_model("test_vit", pretrained=False)
+    victim = Victim(module, preprocessing=Preprocessing(input_size=(3, 160, 160)), device="cpu")
+    names = victim.layers()
+    assert names
+    assert all("blocks" in name for name in names)
+    x = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    assert all(len(a) == 2 for a in victim.probe(x, layers=names).layers)
+
+
+def test_victim_leaves_the_callers_module_alone() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    module.train()
+    Victim(module, preprocessing=TINY, device="cpu")
+    assert module.training
+    assert module[1].inplace
+    assert all(p.requires_grad for p in module.parameters())

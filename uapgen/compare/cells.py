@@ -1,0 +1,165 @@
+"""The work of a comparison: perturbations that are not there yet, and cells (a perturbation on a victim)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from ..distributed import from_main, is_main
+from ..errors import UapgenError
+from ..evaluation import Rate, Row, evaluate
+from ..images.sets import ImageSet
+from ..perturbation import Perturbation
+from ..perturbation.picture import low_share
+from ..victims import Victim
+from .crafter import Crafter
+from .plan import ImportSpec, Task
+from .store import Store
+
+CHUNK = 8  # perturbations evaluated together: they share clean predictions, and an interruption loses one chunk
+
+
+@dataclass
+class Work:
+    """`victims` are evaluated on, each over its `images`; `say` gets a line for each step."""
+
+    store: Store
+    crafter: Crafter
+    victims: dict[str, Victim]
+    images: dict[str, ImageSet]
+    batch_size: int
+    workers: int | None
+    say: Callable[[str], None]
+    failed: list[dict[str, str]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    _done: int = 0
+    _open: int = 0
+    _hashes: dict[str, str] = field(default_factory=dict)
+    _cells: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    def run(self, tasks: Sequence[Task], marked: Sequence[Task], report: Callable[[], object]) -> None:
+        """Does what is missing of `tasks`, a chunk at a time, and calls `report` after each chunk.
+
+        `marked` tasks keep patterns on the way. A method that cannot work with its victim goes to `failed`, and the
+        others go on.
+        """
+        self._cells = {(cell["uap"], cell["victim"]): cell for cell in from_main(self.store.cells.read)}
+        there = from_main(lambda: {task.key: self._held(task) for task in tasks})
+        for task in tasks:
+            if isinstance(task.spec, ImportSpec):
+                self._keep(task, task.spec.load(self.crafter.eps, self.crafter.norm))
+            elif held := there[task.key]:
+                self._hashes[task.key] = held
+        todo = [task for task in tasks if task.key not in self._hashes]
+        unfinished = [task for task in tasks if self.lacking(task)]
+        self._open = sum(len(self.lacking(task)) for task in tasks)
+        self.say(
+            f"{len(tasks)} perturbations, {len(todo)} of them to craft at {self.crafter.budget} image-gradients; "
+            f"{len(tasks) * len(self.victims)} cells, {self._open} of them to evaluate"
+        )
+        for start in range(0, len(unfinished), CHUNK):
+            chunk = unfinished[start : start + CHUNK]
+            for task in chunk:
+                if task in todo:
+                    self._craft(task, task in marked, f"{todo.index(task) + 1}/{len(todo)}")
+            for name in self.victims:
+                self._evaluate(name, [task for task in chunk if name in self.lacking(task)])
+            report()
+
+    def lacking(self, task: Task) -> list[str]:
+        """The victims on which this perturbation, as it is now, has not been evaluated."""
+        held = self._hashes.get(task.key)
+        cells = {name: self._cells.get((task.key, name)) for name in self.victims}
+        return [name for name, cell in cells.items() if held is None or cell is None or cell["sha256"] != held]
+
+    def elapsed(self) -> str:
+        return f"{tqdm.format_interval(time.monotonic() - self.started)} so far"
+
+    def _held(self, task: Task) -> str | None:
+        file = self.store.uap(task.key)
+        return Perturbation.load(file).sha256 if file.is_file() and not isinstance(task.spec, ImportSpec) else None
+
+    def _keep(self, task: Task, uap: Perturbation) -> None:
+        if is_main():
+            uap.save(self.store.uap(task.key))
+        self._hashes[task.key] = uap.sha256
+
+    def _craft(self, task: Task, marked: bool, number: str) -> None:
+        try:
+            uap = self.crafter.craft(task, marked)
+        except UapgenError as error:
+            self.failed.append({"uap": task.key, "title": task.title, "error": " ".join(str(error).split())})
+            self.say(f"craft {number} {task.title}: FAILED, {error}")
+            return
+        self._keep(task, uap)
+        cost, seconds = uap.card["cost"]["image_gradients"], self.crafter.seconds(task) or 0.0
+        self.say(f"craft {number} {task.title}: {cost} image-gradients, {seconds:.1f} s ({self.elapsed()})")
+
+    def _evaluate(self, name: str, tasks: Sequence[Task]) -> None:
+        tasks = [task for task in tasks if task.key in self._hashes]  # the others failed
+        if not tasks:
+            return
+        victim = self.victims[name]
+        floor = next((cell["floor"] for (_, where), cell in self._cells.items() if where == name), None)
+        uaps = from_main(lambda: [Perturbation.load(self.store.uap(task.key)) for task in tasks])
+        result = evaluate(
+            uaps,
+            victim,
+            self.images[name],
+            batch_size=self.batch_size,
+            noise_floor=floor is None,
+            resize=True,
+            workers=self.workers,
+        )
+        if floor is None:
+            floor = result.noise[0].fooling_rate.to_json()
+        for task, uap, row in zip(tasks, uaps, result.rows, strict=True):
+            cell = {
+                **self._describe(task, uap),
+                "victim": name,
+                **_figures(row),
+                "floor": floor,
+                "clean_accuracy": _json(result.clean_accuracy),
+                "resized": uap.size != victim.input_size[1:],
+                "warnings": result.warnings,
+            }
+            if is_main():
+                self.store.cells.append(cell)
+            self._cells[task.key, name] = cell
+        found = ", ".join(
+            f"{task.spec.label} {100 * row.fooling_rate.count / row.n:.1f}"
+            for task, row in zip(tasks, result.rows, strict=True)
+        )
+        self._done += len(tasks)
+        self.say(f"cells {self._done}/{self._open} {name}: {found}; {result.seconds:.1f} s ({self.elapsed()})")
+
+    def _describe(self, task: Task, uap: Perturbation) -> dict[str, Any]:
+        return {
+            "uap": task.key,
+            "sha256": uap.sha256,
+            "method": task.spec.label,
+            "crafted_on": task.victim,
+            "seed": task.seed,
+            "data_class": uap.data_class,
+            "image_gradients": (uap.card.get("cost") or {}).get("image_gradients"),
+            "seconds": self.crafter.seconds(task),
+            "below_28": round(low_share(uap.delta), 6),
+        }
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    return {
+        "white_box": row.white_box,
+        "n": row.n,
+        "fooling_rate": row.fooling_rate.to_json(),
+        "adversarial_accuracy": _json(row.adversarial_accuracy),
+        "targeted": _json(row.targeted[0]) if row.targeted else None,
+    }
+
+
+def _json(rate: Rate | None) -> dict[str, Any] | None:
+    return rate.to_json() if rate is not None else None

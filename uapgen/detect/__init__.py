@@ -1,0 +1,1 @@
+"""Does a stream of images carry one common pattern?"""

@@ -1,0 +1,1 @@
+"""Results against a policy: passed, failed or inconclusive. Nothing here needs torch."""

@@ -1,0 +1,1 @@
+"""The benchmark of GANs on long-tailed data."""
