@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,32 +72,44 @@ def command(**options: Any) -> None:
     uapgen craft --victim timm/tf_efficientnet_lite0 --weights hard/hardened.safetensors -o fresh.safetensors
     uapgen harden --victim mymodels:resnet --data photos --labels photos.csv --lr 0.0003 -o hard
     """
-    _harden(**options)
+    _harden(_arguments(**options))
 
 
-def _harden(
-    *,
-    victim: str,
-    weights: Path | None,
-    arch: str | None,
-    data: str,
-    labels: Path | None,
-    limit: int | None,
-    eps: str,
-    delta_step: str | None,
-    save_every: int,
-    attack_steps: int,
-    workers: int | None,
-    out: Path,
-    restart: bool,
-    device: str,
-    precision: str,
-    offline: bool,
-    threads: int | None,
-    **figures: Any,
-) -> None:
-    bound = parse_eps(eps)
-    size = parse_eps(delta_step) if delta_step is not None else None
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The options of `uapgen harden`, read; `figures` are those of `hardening.Settings`."""
+
+    victim: str
+    weights: Path | None
+    arch: str | None
+    data: str
+    labels: Path | None
+    limit: int | None
+    save_every: int
+    attack_steps: int
+    workers: int | None
+    out: Path
+    restart: bool
+    device: str
+    precision: str
+    offline: bool
+    threads: int | None
+    figures: dict[str, Any]
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """How victims are loaded."""
+        return {"device": self.device, "precision": self.precision, "offline": self.offline}
+
+
+def _arguments(*, eps: str, delta_step: str | None, batch_size: int, **options: Any) -> Arguments:
+    own = {field.name for field in fields(Arguments)}
+    figures = {"eps": parse_eps(eps), "delta_step": None if delta_step is None else parse_eps(delta_step)}
+    figures |= {"batch": batch_size, **{key: value for key, value in options.items() if key not in own}}
+    return Arguments(figures=figures, **{key: value for key, value in options.items() if key in own})
+
+
+def _harden(args: Arguments) -> None:
     from .. import distributed
 
     if distributed.started() > 1:
@@ -107,39 +120,39 @@ def _harden(
     from ..runtime import atomic_write, ensure_writable, start_process
     from ..victims import announce, load_victim
 
-    figures["batch"] = figures.pop("batch_size")
-    settings = Settings(eps=bound, delta_step=size, **figures)
-    again = reload_spec(victim, arch)
-    find_images(data)
-    start_process(threads)
-    ensure_writable(out / "options.json")
-    where: dict[str, Any] = {"device": device, "precision": precision, "offline": offline}
-    original = load_victim(victim, weights=weights, arch=arch, **where)
+    settings = Settings(**args.figures)
+    again = reload_spec(args.victim, args.arch)
+    find_images(args.data)
+    start_process(args.threads)
+    ensure_writable(args.out / "options.json")
+    original = load_victim(args.victim, weights=args.weights, arch=args.arch, **args.where)
     for text in (announce(original), *(f"warning: {warning}" for warning in original.warnings)):
         say(text)
-    images = open_images(data, original.transform, labels=labels, num_classes=original.num_classes, limit=limit)
+    images = open_images(
+        args.data, original.transform, labels=args.labels, num_classes=original.num_classes, limit=args.limit
+    )
     progress = Progress(unit="step")
     try:
         hardened = harden(
             original,
             images,
             settings,
-            folder=out,
-            restart=restart,
-            save_every=save_every,
-            workers=workers,
+            folder=args.out,
+            restart=args.restart,
+            save_every=args.save_every,
+            workers=args.workers,
             callback=lambda done, losses: progress("harden", done, settings.steps, losses),
         )
     finally:
         progress.close()
-    save_weights(out / FILE, hardened, original, settings)
-    hardened.delta.save(out / "delta.safetensors")
+    save_weights(args.out / FILE, hardened, original, settings)
+    hardened.delta.save(args.out / "delta.safetensors")
     say("measuring on the held-out images, before and after")
-    measured = measure(original, hardened, settings, attack_steps=attack_steps, workers=workers)
+    measured = measure(original, hardened, settings, attack_steps=args.attack_steps, workers=args.workers)
     lines = [_targets(hardened), render(measured), *(f"note: {note}" for note in measured["notes"])]
-    with atomic_write(out / "result.json") as temporary:
+    with atomic_write(args.out / "result.json") as temporary:
         temporary.write_text(json.dumps({"trained_on": lines[0], **to_json(measured)}, indent=1) + "\n")
-    click.echo("\n".join([*lines, _loads_again(again, out / FILE, hardened.victim, where)]))
+    click.echo("\n".join([*lines, _loads_again(again, args.out / FILE, hardened.victim, args.where)]))
 
 
 def _targets(hardened: Hardened) -> str:

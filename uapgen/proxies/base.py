@@ -11,6 +11,9 @@ from torch import Tensor
 from ..errors import UsageError
 from ..perturbation.card import DATA_CLASSES
 
+Size = int | tuple[int, int]  # pixels: one side for both, or (H,W)
+Device = torch.device | str
+
 
 class ProxySource(Protocol):
     """Images to craft on. What `batch` returns depends on n and the generator's state only, not on the device."""
@@ -34,7 +37,7 @@ def combined_class(sources: Iterable[ProxySource]) -> str:
     return max((source.data_class for source in sources), key=DATA_CLASSES.index, default=DATA_CLASSES[0])
 
 
-def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
+def as_size(size: Size) -> tuple[int, int]:
     """(H,W) of `size`. Raises UsageError for sides below 8 pixels."""
     h, w = (size, size) if isinstance(size, int) else size
     if min(h, w) < 8:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..runtime import uniform
-from .base import as_size
+from .base import Device, Size, as_size
 from .natural import colours, power_law_fields
 
 # Painted in this order: (leaves, smallest and largest radius as shares of the shorter side). The small leaves
@@ -46,7 +46,7 @@ class DeadLeaves:
 
     data_class = "none"
 
-    def __init__(self, size: int | tuple[int, int] = 224, device: torch.device | str = "cpu") -> None:
+    def __init__(self, size: Size = 224, device: Device = "cpu") -> None:
         self.size = as_size(size)
         self.device = torch.device(device)
         self._factor = 2 if min(self.size) > 128 else 1

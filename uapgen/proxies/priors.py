@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..errors import UsageError
 from ..runtime import uniform
-from .base import as_size
+from .base import Device, Size, as_size
 from .procedural import random_cells
 
 LEVEL = 1 / 255
@@ -30,11 +30,7 @@ class GaussianPrior:
     data_class = "none"
 
     def __init__(
-        self,
-        size: int | tuple[int, int] = 224,
-        device: torch.device | str = "cpu",
-        *,
-        std: float | tuple[float, float] = (10.0, 107.0),
+        self, size: Size = 224, device: Device = "cpu", *, std: float | tuple[float, float] = (10.0, 107.0)
     ) -> None:
         self.size = as_size(size)
         self.device = torch.device(device)
@@ -65,8 +61,8 @@ class JigsawPrior:
 
     def __init__(
         self,
-        size: int | tuple[int, int] = 224,
-        device: torch.device | str = "cpu",
+        size: Size = 224,
+        device: Device = "cpu",
         *,
         frequency: int | tuple[int, int] = (1, 8),
         smooth: bool = True,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..runtime import uniform
-from .base import ProxySource, as_size
+from .base import Device, ProxySource, Size, as_size
 from .dead_leaves import DeadLeaves
 from .mix import Mixture
 from .natural import CHROMA, colours, power_law_fields
@@ -21,7 +21,7 @@ class ColouredBlocks:
 
     data_class = "none"
 
-    def __init__(self, size: int | tuple[int, int] = 224, device: torch.device | str = "cpu") -> None:
+    def __init__(self, size: Size = 224, device: Device = "cpu") -> None:
         self.size = as_size(size)
         self.device = torch.device(device)
 
@@ -49,13 +49,7 @@ class PinkNoise:
 
     data_class = "none"
 
-    def __init__(
-        self,
-        size: int | tuple[int, int] = 224,
-        device: torch.device | str = "cpu",
-        *,
-        exponent: tuple[float, float] = (0.6, 1.8),
-    ) -> None:
+    def __init__(self, size: Size = 224, device: Device = "cpu", *, exponent: tuple[float, float] = (0.6, 1.8)) -> None:
         self.size = as_size(size)
         self.device = torch.device(device)
         self.exponent = exponent
@@ -77,7 +71,7 @@ class PinkNoise:
 class Procedural(Mixture):
     """Dead leaves, 1/f noise and blocks: the default images that were never photographed."""
 
-    def __init__(self, size: int | tuple[int, int] = 224, device: torch.device | str = "cpu") -> None:
+    def __init__(self, size: Size = 224, device: Device = "cpu") -> None:
         parts: list[tuple[ProxySource, float]] = [
             (DeadLeaves(size, device), 0.7),
             (PinkNoise(size, device), 0.15),

@@ -38,16 +38,13 @@ def assert_robust(
     images: Tensor | str | Path,
     eps: float = DEFAULT_EPS,
     uaps: Sequence[Perturbation | str | Path] = (),
-    method: str = "cbgan",
-    budget: str | int = "quick",
-    seed: int = 0,
     preprocessing: Preprocessing | None = None,
     limit: int | None = None,
     device: str = "auto",
     folder: str | Path | None = None,
     on_inconclusive: str = "fail",
     record: Callable[[str, object], None] | None = None,
-    **params: Any,
+    **crafting: Any,
 ) -> Evaluation:
     """Fails with AssertionError unless the upper 95% Wilson bound of every fooling rate is at most `max_fooling_rate`.
 
@@ -55,10 +52,10 @@ def assert_robust(
     input size); a module is copied, not changed. `images` are a folder, "foolbox", or a tensor (N,3,H,W), float in
     [0,1] or uint8, of the model's input size. `eps` is in [0,1] pixel units.
 
-    Measured are the perturbations `uaps` (objects or files, all within `eps`), or else one that `method` crafts here
-    from `budget` image-gradients and `seed` (`params` are the method's own), and keeps in `folder`, if one is given,
-    for the next time. A rate whose interval straddles the limit fails too, unless `on_inconclusive` is "pass"; more
-    images narrow it. `record(name, value)` gets the numbers.
+    Measured are the perturbations `uaps` (objects or files, all within `eps`), or else one that is crafted here and
+    kept in `folder`, if one is given, for the next time. `crafting` is what `uapgen.craft` takes for it: `method`,
+    `budget`, `seed` and the method's own parameters; by default cbgan, quick and 0. A rate whose interval straddles the
+    limit fails too, unless `on_inconclusive` is "pass"; more images narrow it. `record(name, value)` gets the numbers.
 
     Returns the evaluation. Raises UsageError and UapgenError for what is no test result: arguments, files, weights.
     """
@@ -73,7 +70,7 @@ def assert_robust(
         images,
         uaps,
         eps=eps,
-        crafting={"method": method, "budget": budget, "seed": seed, **params},
+        crafting={"method": "cbgan", "budget": "quick", "seed": 0, **crafting},
         preprocessing=preprocessing,
         limit=limit,
         device=device,
