@@ -16,7 +16,6 @@ setup(
         "uapgen.cli.gan",
         "uapgen.compare",
         "uapgen.defences",
-        "uapgen.detect",
         "uapgen.distributed",
         "uapgen.evaluation",
         "uapgen.experiments",

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import UapgenError, UsageError
-from ..runtime import resolve_device
-from ..userfunction import import_named
+from ..runtime import import_named, resolve_device
 from .checks import check_victim
 from .config import Loaded, adjusted
 from .embedded import load_embedded

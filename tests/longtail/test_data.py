@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from uapgen.errors import UapgenError, UsageError
-from uapgen.longtail.data import LabelledImages, resized
+from uapgen.longtail.data import LabelledImages, first_classes, holdout, long_tailed, long_tailed_counts, resized
 from uapgen.longtail.files import lsun
 from uapgen.longtail.sources import digits, load_data
-from uapgen.longtail.splits import first_classes, holdout, long_tailed, long_tailed_counts
 
 CIFAR10 = {
     100: [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50],

@@ -13,7 +13,7 @@ from .options import say
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..detect.detect import Detection
+    from ..detect import Detection
 
 FAILED, INCONCLUSIVE = 1, 4
 
@@ -75,7 +75,7 @@ def command(
     """
     if not 1e-4 <= alpha <= 0.5:
         raise UsageError(f"--alpha {alpha:g} is outside [0.0001, 0.5]; expected such as 0.01")
-    from ..detect.detect import detect
+    from ..detect import detect
     from ..runtime import ensure_writable, start_process
 
     start_process(threads)

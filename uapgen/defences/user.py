@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UapgenError, UsageError
-from ..userfunction import import_named
+from ..runtime import import_named
 
 TOLERANCE = 1e-4  # of the range [0,1], for arithmetic that rounds
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .attack import Settings
 from .outcome import FILE, measure, reload_spec, render, save_weights, to_json
-from .settings import Settings
 from .training import Hardened, harden
 
 __all__ = ["FILE", "Hardened", "Settings", "harden", "measure", "reload_spec", "render", "save_weights", "to_json"]

@@ -1,9 +1,13 @@
-"""One delta for all images, climbing the loss by signed steps: against weights that move, or that rest."""
+"""The figures of a hardening run, and its one delta for all images, climbing the loss by signed steps: against weights
+that move, or that rest.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +18,42 @@ from ..errors import UsageError
 from ..images.sets import Batch, ImageSet
 from ..runtime import rng
 from ..victims import Victim
-from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`eps` and `delta_step` (None: eps) in pixel units, [0,1]; `steps` are pairs of a step on delta and one on the
+    weights, over `batch` images each; `held_out` is the share of the images that only measures.
+
+    Raises UsageError for values that make no sense.
+    """
+
+    eps: float
+    steps: int
+    batch: int = 32
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    delta_step: float | None = None
+    update_batch_norm: bool = False
+    held_out: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        step = self.delta_step
+        limits = {
+            "eps": (self.eps, 0 < self.eps <= 1, "in (0, 1] (levels of 255 on the command line)"),
+            "steps": (self.steps, self.steps >= 1, "1 or more"),
+            "batch": (self.batch, self.batch >= 1, "1 or more"),
+            "lr": (self.lr, self.lr > 0 and math.isfinite(self.lr), "above 0"),
+            "momentum": (self.momentum, 0 <= self.momentum < 1, "in [0, 1)"),
+            "weight_decay": (self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more"),
+            "delta_step": (step, step is None or 0 < step <= 2, "above 0, in pixel units"),
+            "held_out": (self.held_out, 0 < self.held_out < 1, "a share between 0 and 1"),
+        }
+        for name, (value, fits, expected) in limits.items():
+            if not fits:
+                raise UsageError(f"{name} {value} is not possible; expected {expected}")
 
 
 def ascend(victim: Victim, x: Tensor, classes: Tensor, delta: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:

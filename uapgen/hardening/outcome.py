@@ -12,8 +12,7 @@ from ..evaluation.results import UNREAD
 from ..runfolder import save_state
 from ..victims import Victim
 from ..victims.load import combine
-from .attack import fresh_delta
-from .settings import Settings
+from .attack import Settings, fresh_delta
 from .training import Hardened, as_perturbation
 
 FILE, KIND = "hardened.safetensors", "uapgen hardened weights 1"

@@ -16,8 +16,7 @@ from ..images.sets import ImageSet
 from ..perturbation import Perturbation
 from ..runfolder import RunFolder, load_optimizer_tensors, optimizer_tensors
 from ..victims import Victim
-from .attack import ascend, batches, pixels, split, targets
-from .settings import Settings
+from .attack import Settings, ascend, batches, pixels, split, targets
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from ..victims.trained import load_classifier
 from .classifier.recipe import Recipe
 from .classifier.training import train_classifier
-from .data import LabelledImages
+from .data import LabelledImages, long_tailed, long_tailed_counts
 from .sources import load_data
-from .splits import long_tailed, long_tailed_counts
 
 __all__ = [
     "LabelledImages",

@@ -13,8 +13,7 @@ import torch
 from ..errors import UapgenError, UsageError, did_you_mean
 from ..gan.proxy_gan import cache_folder
 from . import files
-from .data import LabelledImages, resized
-from .splits import first_classes, holdout
+from .data import LabelledImages, first_classes, holdout, resized
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 DIGITS_TEST = 34  # a class: leaves 140 of the rarest digit

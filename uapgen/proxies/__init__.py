@@ -9,11 +9,10 @@ import torch
 
 from ..errors import UsageError, did_you_mean
 from ..perturbation.card import DATA_CLASSES
-from .base import ProxySource, combined_class
+from .base import Mixture, Pool, ProxySource, combined_class
 from .crops import DeltaCrops, random_resized_crops
 from .dead_leaves import DeadLeaves
 from .folder import Folder, centre_crop
-from .mix import Mixture, Pool
 from .priors import GaussianPrior, JigsawPrior
 from .procedural import ColouredBlocks, PinkNoise, Procedural
 

@@ -1,8 +1,10 @@
-"""What every source of crafting images offers, and how the data class of a run follows from its sources."""
+"""What every source of crafting images offers, the data class of a run that follows from its sources, and sources made of
+sources: mixtures, and pools of a fixed number of images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..perturbation.card import DATA_CLASSES
+from ..runtime import rng
 
 Size = int | tuple[int, int]  # pixels: one side for both, or (H,W)
 Device = torch.device | str
@@ -43,3 +46,74 @@ def as_size(size: Size) -> tuple[int, int]:
     if min(h, w) < 8:
         raise UsageError(f"proxy images of {h}x{w} are too small; expected sides of 8 pixels or more")
     return h, w
+
+
+class Mixture:
+    """Each image comes from one of `sources`, drawn by weight. Its data class is that of the source that saw most.
+
+    Raises UsageError for no source, or weights that are negative or all zero.
+    """
+
+    def __init__(self, sources: Sequence[tuple[ProxySource, float]]) -> None:
+        weights = [float(weight) for _, weight in sources]
+        if not weights or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+            raise UsageError(f"a mixture needs sources with weights >= 0, not all zero; got weights {weights}")
+        self.sources = [source for source, _ in sources]
+        self.weights = torch.tensor(weights) / sum(weights)
+
+    @property
+    def data_class(self) -> str:
+        return combined_class(self.sources)
+
+    def describe(self) -> dict[str, Any]:
+        parts = zip(self.sources, self.weights.tolist(), strict=True)
+        return {
+            "source": "mixture",
+            "parts": [{"weight": round(weight, 6), **part.describe()} for part, weight in parts],
+        }
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        """Images (n,3,H,W) in random order; a source that is drawn 0 times is not asked."""
+        drawn = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        counts = torch.bincount(drawn, minlength=len(self.sources)).tolist()
+        parts = [source.batch(k, generator) for source, k in zip(self.sources, counts, strict=True) if k]
+        if len({part.shape[1:] for part in parts}) > 1:
+            shapes = ", ".join(str(tuple(part.shape[1:])) for part in parts)
+            raise UsageError(f"the sources of a mixture give images of different shapes: {shapes}")
+        images = torch.cat(parts)
+        return images[drawn.argsort(stable=True).argsort().to(images.device)]
+
+
+class Pool:
+    """`n` images of `source`, made at the first draw and held as bytes; each batch is a random choice among them.
+
+    Procedural images cost about as much time as an image-gradient on a small victim, and a pattern does not care
+    whether it meets one twice. Which images the pool holds depends on `seed` alone.
+    """
+
+    def __init__(self, source: ProxySource, n: int, seed: int) -> None:
+        self.source, self.n, self.seed = source, n, seed
+        self._images: Tensor | None = None
+
+    @property
+    def data_class(self) -> str:
+        return self.source.data_class
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.source.describe(), "pool": self.n}
+
+    @property
+    def images(self) -> Tensor:
+        """All of them, (n,3,H,W) uint8."""
+        if self._images is None:
+            parts = [
+                (self.source.batch(min(32, self.n - i), rng(self.seed, "pool", i)) * 255).round().to(torch.uint8)
+                for i in range(0, self.n, 32)
+            ]
+            self._images = torch.cat(parts)
+        return self._images
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        """Images (n,3,H,W) float32 in [0,1], multiples of 1/255."""
+        picked = torch.randint(0, self.n, (n,), generator=generator)
+        return self.images[picked.to(self.images.device)].float() / 255

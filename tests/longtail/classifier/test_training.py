@@ -24,9 +24,8 @@ from uapgen.longtail.classifier.losses import (
 )
 from uapgen.longtail.classifier.recipe import Recipe
 from uapgen.longtail.classifier.training import channel_statistics, train_classifier
-from uapgen.longtail.data import LabelledImages
+from uapgen.longtail.data import LabelledImages, long_tailed
 from uapgen.longtail.sources import digits
-from uapgen.longtail.splits import long_tailed
 from uapgen.victims import Preprocessing, Victim, load_victim
 from uapgen.victims.trained import CifarResNet, CosineLinear, classifier_header, load_classifier, shortcut
 

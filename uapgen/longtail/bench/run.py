@@ -20,12 +20,11 @@ from ...runtime import resolve_device, rng
 from ...victims import Victim
 from ...victims.trained import load_classifier
 from ..classifier.training import train_classifier
-from ..data import LabelledImages
+from ..data import LabelledImages, long_tailed
 from ..generator import train_generator
 from ..metrics import load_inception
 from ..metrics.judge import GRID, Judge, by_class
 from ..sources import load_data
-from ..splits import long_tailed
 from .plan import Cell, Plan
 
 CELLS = "cells.jsonl"

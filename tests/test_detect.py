@@ -15,8 +15,7 @@ from torch import Tensor
 
 from tests.cli.test_craft import run
 from tests.conftest import ROOT
-from uapgen.detect.detect import detect, residual, whitened
-from uapgen.detect.randomisation import holm, permutation_p, sign_flip_p
+from uapgen.detect import detect, holm, permutation_p, residual, sign_flip_p, whitened
 from uapgen.errors import UsageError
 from uapgen.proxies import Procedural
 from uapgen.runtime import rng

@@ -1,1 +1,0 @@
-"""Does a stream of images carry one common pattern?"""
