@@ -1,5 +1,5 @@
-"""What every source of crafting images offers, the data class of a run that follows from its sources, and sources made of
-sources: mixtures, and pools of a fixed number of images.
+"""What every source of crafting images offers, a run's data class from its sources, and sources made of sources:
+mixtures, and pools of a fixed number of images.
 """
 
 from __future__ import annotations
