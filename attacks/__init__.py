@@ -25,14 +25,18 @@ from . import (  # noqa: F401 (importing a method registers it)
     uap,
 )
 from .cbgan import method  # noqa: F401
-from .core.craft import BUDGETS, check_craft, check_sharing, craft, parse_budget
-from .core.method import Method, find_method, methods, register
+from .core.craft import carry_out, craft
+from .core.method import Method, Parameter, find_method, methods, register
+from .core.plan import BUDGETS, CraftPlan, check_craft, check_sharing, parse_budget
 from .core.run import Crafting
 
 __all__ = [
     "BUDGETS",
+    "CraftPlan",
     "Crafting",
     "Method",
+    "Parameter",
+    "carry_out",
     "check_craft",
     "check_sharing",
     "craft",

@@ -20,8 +20,15 @@ class UsageError(UapgenError):
 
 
 def did_you_mean(given: str, known: Iterable[str], n: int = 3) -> str:
-    """`"; did you mean 'a' or 'b'?"`, or nothing when no known name is near."""
-    near = get_close_matches(given, list(known), n=n, cutoff=0.6)
+    """`"; did you mean 'a' or 'b'?"`, or nothing when no known name is near.
+
+    Where no whole name is, those of which a word is: `gan_width` for `widht`.
+    """
+    names = list(known)
+    near = get_close_matches(given, names, n=n, cutoff=0.6)
+    if not near:
+        words = get_close_matches(given, {word for name in names for word in name.split("_")}, n=1, cutoff=0.7)
+        near = [name for name in names if set(words) & set(name.split("_"))][:n]
     return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
 
 

@@ -207,7 +207,7 @@ def test_a_run_knows_the_defaults_that_it_began_with(tiny_victim: Victim, tmp_pa
         ({"budget": "quik"}, "expected quick"),
         ({"budget": 0}, "not positive"),
         ({"method": "cosine-uap", "source": Pictures(), "rate": 1}, "no parameter 'rate'"),
-        ({"method": "cosine-uap", "source": Pictures(), "batch": "many"}, "is not a int"),
+        ({"method": "cosine-uap", "source": Pictures(), "batch": "many"}, "batch=many is not a whole number"),
         ({"norm": "l1"}, "not for 'l1'"),
     ],
 )

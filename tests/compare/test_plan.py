@@ -42,7 +42,7 @@ def test_the_gan_has_the_run_s_seed_unless_the_spec_says_otherwise() -> None:
         ("sga@", "expected one of"),
         ("sga+step", "'+step' is not +KEY=VALUE"),
         ("noise+step=1", "no parameter 'step'"),
-        ("sga@jigsaw+step=fast", "not a float"),
+        ("sga@jigsaw+step=fast", "sga: step=fast is not a finite number"),
         ("sga@jigsaw+step=", "has no value"),
         ("sga@jigsaw+target=cat", "not a whole number"),
         ("sga@jigsaw+step=1+step=2", "twice"),

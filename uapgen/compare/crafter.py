@@ -43,8 +43,8 @@ class Crafter:
             task.spec.load(self.eps, self.norm)
         else:
             victim, source, arguments = self._arguments(task)
-            chosen = {key: arguments[key] for key in ("target", "tile") if key in arguments}
-            check_craft(victim, task.spec.name, source, self.eps, self.norm, **chosen)
+            own = {"source": source, **arguments}
+            check_craft(victim, method=task.spec.name, eps=self.eps, norm=self.norm, budget=self.budget, **own)
 
     def craft(self, task: Task, marked: bool = False) -> Perturbation:
         """Raises UapgenError when the method cannot do it. `seconds` says how long it took, interruptions left out."""

@@ -46,7 +46,8 @@ class MethodSpec:
         """
         method = find_method(self.name)
         seeds = {key: seed for key in method.parameters() if key.endswith("_seed")}
-        own = method.check({key: value for key, value in self.params if key not in OF_CRAFT})
+        given = {key: value for key, value in self.params if key not in OF_CRAFT}
+        own = {key: value for key, value in method.check(given).items() if key in given}
         return {**seeds, **own, **{key: int(value) for key, value in self.params if key in OF_CRAFT}}
 
 
