@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed.rows import own, share, summed, whole
+from ..distributed.rows import own, share, whole
+from ..distributed.sums import summed
 from ..errors import UapgenError, UsageError
 from ..runtime import module_sha256, resolve_device, resolve_precision
 from .layers import keep_input, keep_output, pooled

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from ...distributed.sums import sum_gradients
 from ...proxies import ProxySource
-from ..core.generators import PerturbationGenerator, Training, sum_gradients
+from ..core.generators import PerturbationGenerator, Training
 from ..core.losses import displacement_similarity
 from ..core.optimise import repeat
 from ..core.run import Crafting
@@ -52,7 +53,8 @@ def train_latents(
         similarity = displacement_similarity(unmoved, *probe.features.chunk(2))
         optimizer.zero_grad()
         (loss + diversity * similarity).backward()
-        sum_gradients(run, optimizer)
+        if victim.shared:
+            sum_gradients(optimizer)
         optimizer.step()
         run.cost.image_gradients += 2 * half
         return {"loss": round(loss.item(), 5), "similarity": round(similarity.item(), 4)}

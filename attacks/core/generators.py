@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...distributed.sums import sum_gradients
 from ...errors import UapgenError
 from ...proxies import ProxySource
 from ...runfolder import load_optimizer_tensors, optimizer_tensors
@@ -43,17 +44,10 @@ def step(run: Crafting, optimizer: torch.optim.Optimizer, loss: Tensor, images: 
         raise UapgenError("the generator's loss is not finite; try --precision fp32, or a smaller lr")
     optimizer.zero_grad()
     loss.backward()
-    sum_gradients(run, optimizer)
+    if run.victim.shared:
+        sum_gradients(optimizer)
     optimizer.step()
     run.cost.image_gradients += images
-
-
-def sum_gradients(run: Crafting, optimizer: torch.optim.Optimizer) -> None:
-    """What is in the gradients of the optimiser's parameters, over all processes."""
-    if run.victim.shared:
-        parts = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        for part, gradient in zip(parts, run.victim.summed(parts), strict=True):
-            part.copy_(gradient)
 
 
 def offer(run: Crafting, pattern: Callable[[], Tensor]) -> None:

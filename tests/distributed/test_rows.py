@@ -16,6 +16,7 @@ from uapgen.attacks import craft, find_method
 from uapgen.attacks.core.losses import activation_energy, agreement, log_energy
 from uapgen.attacks.trm_uap import truncated_ratio
 from uapgen.distributed import rows as shares
+from uapgen.distributed.sums import summed
 from uapgen.errors import UapgenError, UsageError
 from uapgen.gan.proxy_gan import ProxyGanSettings, proxy_gan
 from uapgen.gan.victim_loss import TermWeights, VictimTerms
@@ -71,7 +72,7 @@ def gradients(victim: Victim) -> dict[str, Tensor]:
         loss = terms(fake[shares.rows(8)], nimg)[0]
         if loss.requires_grad:
             (partial,) = torch.autograd.grad(loss, fake)
-    found["terms"] = shares.summed([partial])[0] / (dist.get_world_size() if dist.is_initialized() else 1)
+    found["terms"] = summed([partial])[0] / (dist.get_world_size() if dist.is_initialized() else 1)
     return found | {f"terms.{name}": value for name, value in terms.state_dict().items()}
 
 

@@ -3,12 +3,12 @@
 Every process draws the same images, `share` takes this process's rows through the victim, and `whole` and `total` bring
 what came out together, so that each process has the loss of the whole batch, whatever couples its images. Nothing is
 sent backwards: on each process the gradient of that loss is the part that went through its own rows, and the sum of the
-parts (`summed`) is the gradient. One process: nothing happens.
+parts (`sums.summed`) is the gradient. One process: nothing happens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,15 +52,6 @@ def mean(values: Tensor) -> Tensor:
     if world() == 1:
         return values.mean()
     return total([values.sum()])[0] / all_sum(torch.tensor(values.numel(), device=values.device))
-
-
-def summed(gradients: Iterable[Tensor]) -> list[Tensor]:
-    """The gradients, from the parts that the processes have."""
-    parts = list(gradients)
-    if world() == 1 or not parts:
-        return parts
-    flat = all_sum(torch.cat([part.flatten() for part in parts]))
-    return [a.view_as(b) for a, b in zip(flat.split([part.numel() for part in parts]), parts, strict=True)]
 
 
 class _Whole(torch.autograd.Function):

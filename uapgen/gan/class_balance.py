@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..distributed import all_sum
+from ..distributed.sums import mean_over_processes
 from ..victims import Victim
 from .balance import ClassFrequency, mean_softmax, negentropy
-from .conditional import mean_over_processes
 from .victim_loss import resize
 
 

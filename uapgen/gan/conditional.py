@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..distributed import all_sum, world
+from ..distributed import world
+from ..distributed.sums import moments_over_processes
 from ..errors import UsageError
 from .blocks import initialised, normalised
 
@@ -65,29 +66,6 @@ class ConditionalBatchNorm(BatchNorm):
         assert condition is not None, "GeneratorNetwork.condition refuses missing labels"
         gain, bias = self.gain(condition), self.to_bias(condition)
         return super().forward(x) * gain[:, :, None, None] + bias[:, :, None, None]
-
-
-class SumOverProcesses(torch.autograd.Function):
-    """The sum over processes; its gradient is the sum of the gradients, since every process's loss reads it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return all_sum(x.clone())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return all_sum(gradients[0].clone())
-
-
-def mean_over_processes(x: Tensor) -> Tensor:
-    """The mean over equal parts, of which each process has one; gradients reach all of them."""
-    return x if world() == 1 else SumOverProcesses.apply(x) / world()
-
-
-def moments_over_processes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Biased variance and mean (C,) of x (B,C,H,W) over the equal batches of all processes."""
-    moments = mean_over_processes(torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]))
-    return (moments[1] - moments[0].square()).clamp_min(0), moments[0]
 
 
 def _over_processes(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

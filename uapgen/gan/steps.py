@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from ..distributed import all_sum, rank, world
+from ..distributed import rank, world
+from ..distributed.sums import average_gradients
 from ..errors import UapgenError, UsageError
 from .augment import Augment
 from .conditional import DiscriminatorNetwork, GeneratorNetwork, Judgement
@@ -98,7 +99,7 @@ class Game:
             stats["fake_weight"] = weight.mean()
         optimizer.zero_grad()
         total.backward()
-        _average_gradients(optimizer)
+        average_gradients(optimizer)
         optimizer.step()
         return stats | {"d_real": on_real.detach().mean(), "d_fake": on_fake.detach().mean()}
 
@@ -127,7 +128,7 @@ class Game:
             total = total + extra
         optimizer.zero_grad()
         total.backward(inputs=list(self.g.parameters()))  # no gradients for D's weights
-        _average_gradients(optimizer)
+        average_gradients(optimizer)
         optimizer.step()
         return stats
 
@@ -182,12 +183,3 @@ def require_finite(stats: Mapping[str, Any]) -> None:
 def _share(tensor: Tensor) -> Tensor:
     """Every process draws the whole batch, and keeps its part: two processes see what one would."""
     return tensor if world() == 1 else tensor.chunk(world())[rank()]
-
-
-def _average_gradients(optimizer: Optimizer) -> None:
-    if world() == 1:
-        return
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    flat = all_sum(torch.cat([gradient.flatten() for gradient in gradients])) / world()
-    for gradient, averaged in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(averaged.view_as(gradient))

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from ..distributed import world
 from ..distributed.rows import whole
+from ..distributed.sums import mean_over_processes, moments_over_processes
 from ..victims import Victim
 from .balance import ClassFrequency, RunningMean, coverage, mean_softmax, negentropy
-from .conditional import mean_over_processes, moments_over_processes
 
 
 @dataclass(frozen=True)
