@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from ...defences import Defence
 from ...distributed import from_main, world
 from ...errors import UsageError
 from ...perturbation import Perturbation
+from ...perturbation.ball import check_eps, project
 from ...proxies import ProxySource, combined_class
 from ...runfolder import RunFolder
 from ...victims import Victim
 from .eot import behind
 from .method import Method, find_method, methods
 from .run import Callback, Crafting, Snapshots
-from .steps import project
 
 # Image-gradients through the victim. On two free CPU cores and the embedded victim: 3.5 minutes, 12 minutes, and some
 # fifty (not timed).
@@ -143,10 +142,7 @@ def check_craft(
 def _check(method: Method, victim: Victim, source: ProxySource | None, eps: float, norm: str) -> None:
     if norm not in method.norms:
         raise UsageError(f"{method.name} is defined for {' and '.join(method.norms)}, not for {norm!r}")
-    if not (math.isfinite(eps) and eps > 0):
-        raise UsageError(f"eps={eps} is not positive; expected [0,1] pixel units, such as 10/255")
-    if norm == "linf" and eps > 1:
-        raise UsageError(f"eps={eps} is above 1; Python counts in [0,1] pixel units: did you mean {eps:g}/255?")
+    check_eps(eps, norm)
     if method.images == "driven" and source is None:
         raise UsageError(
             f"{method.name} learns from images: give --train-data DIR, or --proxy procedural to run it without data"

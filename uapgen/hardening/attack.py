@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attacks.core.steps import project, steepest
+from ..attacks.core.steps import steepest
 from ..errors import UsageError
 from ..images.sets import Batch, ImageSet
+from ..perturbation.ball import project
 from ..runtime import rng
 from ..victims import Victim
 from .settings import Settings

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..perturbation.ball import check_eps
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_eps(self.eps)
         step = self.delta_step
         limits = {
-            "eps": (self.eps, 0 < self.eps <= 1, "in (0, 1] (levels of 255 on the command line)"),
             "steps": (self.steps, self.steps >= 1, "1 or more"),
             "batch": (self.batch, self.batch >= 1, "1 or more"),
             "lr": (self.lr, self.lr > 0 and math.isfinite(self.lr), "above 0"),
