@@ -33,6 +33,7 @@ setup(
         "uapgen.perturbation",
         "uapgen.proxies",
         "uapgen.report",
+        "uapgen.schema",
         "uapgen.testing",
         "uapgen.victims",
     ],

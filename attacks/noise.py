@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..perturbation.ball import project
 from .core.method import register
 from .core.run import Crafting
-from .core.steps import project
 
 
 @register("noise", paper="floor, no paper", year=None, norms=("linf", "l2"))

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..perturbation.ball import project
 from .core.labels import label_loss, labels_of
 from .core.method import register
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting
-from .core.steps import SteepestStep, project, steepest
+from .core.steps import SteepestStep, steepest
 
 
 @register("sga", paper="Liu et al., ICCV 2023", year=2023, images="driven", norms=("linf", "l2"), targeted=True)

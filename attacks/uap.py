@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..perturbation.ball import project
 from .core.labels import predict
 from .core.method import register
 from .core.optimise import repeat
 from .core.run import Crafting
-from .core.steps import project
 
 
 class DeepFool:

@@ -11,13 +11,13 @@ from torch import Tensor
 from ...distributed import from_main, world
 from ...errors import UapgenError
 from ...perturbation import Perturbation
+from ...perturbation.ball import project
 from ...proxies import ProxySource, combined_class
 from ...runfolder import RunFolder
 from ...victims import Victim
 from .eot import behind
 from .plan import EPS, CraftPlan, check_craft
 from .run import Callback, Crafting, Snapshots
-from .steps import project
 
 
 def craft(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ...errors import UapgenError
+from ...perturbation.ball import project
 from .run import Crafting
-from .steps import Step, project, saturation
+from .steps import Step, saturation
 from .stopping import StopOnImages
 
 Gradient = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Any]]]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...defences import Defence
 from ...errors import UsageError
+from ...perturbation.ball import check_eps
 from ...proxies import ProxySource
 from ...victims import Victim
 from .method import Method, Parameter, Value, find_method, methods
@@ -104,10 +104,7 @@ def check_sharing(method: str, processes: int) -> None:
 def _check(method: Method, victim: Victim, source: ProxySource | None, eps: float, norm: str) -> None:
     if norm not in method.norms:
         raise UsageError(f"{method.name} is defined for {' and '.join(method.norms)}, not for {norm!r}")
-    if not (math.isfinite(eps) and eps > 0):
-        raise UsageError(f"eps={eps} is not positive; expected [0,1] pixel units, such as 10/255")
-    if norm == "linf" and eps > 1:
-        raise UsageError(f"eps={eps} is above 1; Python counts in [0,1] pixel units: did you mean {eps:g}/255?")
+    check_eps(eps, norm)
     if method.images == "driven" and source is None:
         raise UsageError(
             f"{method.name} learns from images: give --train-data DIR, or --proxy procedural to run it without data"

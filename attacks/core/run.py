@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ...distributed import from_main, is_main
+from ...perturbation.ball import project
 from ...proxies import ProxySource
 from ...runfolder import RunFolder, load_state, save_state
 from ...runtime import rng
 from ...victims import Victim
-from .steps import project, tie
+from .steps import tie
 
 Seen = TypeVar("Seen")
 Callback = Callable[[str, int, int, dict[str, Any]], None]  # stage, images done, images in all, figures

@@ -1,4 +1,4 @@
-"""How a gradient moves delta: projection, tiles, steepest and Adam steps, Adam that halves a pattern at rest."""
+"""How a gradient moves delta: tiles, steepest and Adam steps, Adam that halves a pattern at rest."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
-def project(delta: Tensor, eps: float, norm: str = "linf") -> Tensor:
-    """The nearest point with ||delta|| <= eps; `norm` is linf (per pixel) or l2 (over the whole pattern)."""
-    if norm == "linf":
-        return delta.clamp(-eps, eps)
-    length = delta.flatten().norm()
-    return delta * (eps / length.clamp_min(eps))
+from ...perturbation.ball import project
 
 
 def random_start(size: tuple[int, int, int], eps: float, generator: torch.Generator, norm: str = "linf") -> Tensor:

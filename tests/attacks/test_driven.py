@@ -17,13 +17,14 @@ from uapgen.attacks import Crafting, craft
 from uapgen.attacks.core.labels import affordable, labels_of, predict
 from uapgen.attacks.core.optimise import optimise
 from uapgen.attacks.core.run import Snapshots
-from uapgen.attacks.core.steps import SteepestStep, project, steepest
+from uapgen.attacks.core.steps import SteepestStep, steepest
 from uapgen.attacks.core.stopping import StopOnImages
 from uapgen.attacks.df_uap import bounded_lead
 from uapgen.attacks.dm_uap import Twin
 from uapgen.attacks.sv_uap import dual_power, layer_map, pull_back
 from uapgen.attacks.uap import DeepFool, _add
 from uapgen.errors import UsageError
+from uapgen.perturbation.ball import project
 from uapgen.runfolder import RunFolder
 from uapgen.victims import Preprocessing, Victim
 

@@ -20,8 +20,9 @@ from uapgen.attacks.core.losses import (
     log_energy,
     stubborn_weights,
 )
-from uapgen.attacks.core.steps import AdamStep, SteepestStep, project
+from uapgen.attacks.core.steps import AdamStep, SteepestStep
 from uapgen.errors import UsageError
+from uapgen.perturbation.ball import project
 from uapgen.victims import Preprocessing, Victim
 
 EPS = 10 / 255

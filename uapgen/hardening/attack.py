@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attacks.core.steps import project, steepest
+from ..attacks.core.steps import steepest
 from ..errors import UsageError
 from ..images.sets import Batch, ImageSet
+from ..perturbation.ball import check_eps, project
 from ..runtime import rng
 from ..victims import Victim
 
@@ -40,9 +41,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_eps(self.eps)
         step = self.delta_step
         limits = {
-            "eps": (self.eps, 0 < self.eps <= 1, "in (0, 1] (levels of 255 on the command line)"),
             "steps": (self.steps, self.steps >= 1, "1 or more"),
             "batch": (self.batch, self.batch >= 1, "1 or more"),
             "lr": (self.lr, self.lr > 0 and math.isfinite(self.lr), "above 0"),

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..perturbation import Perturbation
+from ..perturbation.ball import NORMS, confine
 from ..victims import Victim
 from . import VictimModule
 
@@ -55,14 +56,10 @@ class UniversalAttack(FixedEpsilonAttack):
 
     def _step(self, x: Any, model: Any, epsilon: float) -> Any:
         delta = _pattern(self.uap, x.raw) * (model.bounds.upper - model.bounds.lower)
-        length = float(delta.abs().max() if self.uap.norm == "linf" else delta.norm())
         if self.scale:
-            delta = delta * (epsilon / max(length, 1e-12))
-        elif self.uap.norm == "linf":
-            delta = delta.clamp(-epsilon, epsilon)
-        else:
-            delta = delta * min(1.0, epsilon / max(length, 1e-12))
-        return ep.astensor(delta)
+            used = float(delta.abs().max() if self.uap.norm == "linf" else delta.norm())
+            return ep.astensor(delta * (epsilon / max(used, 1e-12)))
+        return ep.astensor(confine(delta, epsilon, self.uap.norm))
 
     def __repr__(self) -> str:
         return f"UniversalAttack({self.uap.method}, {self.uap.sha256[:12]}, scale={self.scale})"
@@ -92,7 +89,7 @@ def descent_from(uap: Perturbation | None, norm: str, **settings: Any) -> Any:
     None starts at the image itself. `settings` are foolbox's (steps, rel_stepsize). Raises UsageError for a norm other
     than linf and l2.
     """
-    if norm not in ("linf", "l2"):
+    if norm not in NORMS:
         raise UsageError(f"norm {norm!r} is unknown; expected linf or l2")
     kind = LinfProjectedGradientDescentAttack if norm == "linf" else L2ProjectedGradientDescentAttack
     attack: Any = kind(random_start=uap is not None, **settings)

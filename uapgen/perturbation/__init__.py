@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from ..errors import UapgenError, UsageError, looks_like
 from ..runtime import atomic_write, tensor_sha256
-from .card import build_card, canonical_json, check_budget, check_eps, describe_budget, describe_delta, parse_card
+from .ball import check_budget, check_eps, confine
+from .card import build_card, canonical_json, describe_budget, describe_delta, parse_card
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +119,7 @@ class Perturbation:
         if min(h, w) < 1:
             raise UsageError(f"cannot resize a perturbation to {h}x{w}")
         delta = functional.interpolate(self.delta[None], (h, w), mode="bilinear", antialias=True)[0]
-        if self.norm == "linf":
-            delta = delta.clamp(-self.eps, self.eps)
-        else:
-            delta = delta * min(1.0, self.eps / max(float(delta.norm()), 1e-12))
+        delta = confine(delta, self.eps, self.norm)
         origin = self.card.get("resized_from") or {"size": list(self.size), "sha256": self.sha256}
         card = {
             **self.card,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ from torch import Tensor
 from .. import __version__
 from ..errors import UapgenError, UsageError
 from ..runtime import tensor_sha256
+from .ball import LINF_TOLERANCE, check_eps
 
 SCHEMA = "uapgen.uap/1"
-NORMS = ("linf", "l2")
 DATA_CLASSES = ("none", "proxy", "driven")
 UNKNOWN_CLASS = "unknown"  # a perturbation that somebody else made: nothing here saw what it was crafted on
 
@@ -46,9 +45,6 @@ ENTRIES: dict[str, tuple[type, bool]] = {
     "resized_from": (dict, False),
 }
 _KINDS = {dict: "an object", list: "a list", str: "text", float: "a number"}
-
-LINF_TOLERANCE = 1e-6  # absolute: float32 x + delta already misses eps by 6e-8
-L2_TOLERANCE = 1e-5  # relative: a float32 norm over 150,000 entries
 
 
 def build_card(
@@ -105,27 +101,6 @@ def describe_budget(delta: Tensor, eps: float, norm: str) -> dict[str, Any]:
         "saturation": saturation,
         "l2": round(float(exact.norm()), 6),  # the order of a sum is the machine's business
     }
-
-
-def check_eps(eps: float, norm: str) -> None:
-    """Raises UsageError unless `norm` is known and `eps` is a bound in pixel units: (0,1] for linf, positive for l2."""
-    if norm not in NORMS:
-        raise UsageError(f"norm {norm!r} is unknown; expected linf or l2")
-    if not (math.isfinite(eps) and eps > 0):
-        raise UsageError(f"eps={eps} must be a positive number")
-    if norm == "linf" and eps > 1:
-        raise UsageError(f"eps={eps} is above 1; pixels are in [0,1]: did you mean {eps:g}/255?")
-
-
-def check_budget(delta: Tensor, eps: float, norm: str) -> None:
-    """Raises UapgenError when a finite `delta` is outside its ball by more than float32 rounding."""
-    used = float(delta.double().norm()) if norm == "l2" else float(delta.abs().max())
-    allowed = eps * (1 + L2_TOLERANCE) if norm == "l2" else eps + LINF_TOLERANCE
-    if used > allowed:
-        raise UapgenError(
-            f"the perturbation's {norm} norm is {used:.6f} ({used * 255:.4g}/255), above eps={eps:.6f}"
-            f" ({eps * 255:.4g}/255); project it, or state the eps that it was made with"
-        )
 
 
 def describe_environment() -> dict[str, Any]:

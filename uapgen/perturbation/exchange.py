@@ -15,7 +15,8 @@ from torch import Tensor
 from ..errors import UapgenError, UsageError, looks_like
 from ..runtime import atomic_write
 from . import Perturbation
-from .card import UNKNOWN_CLASS, check_eps
+from .ball import check_eps, confine, length
+from .card import UNKNOWN_CLASS
 
 UNITS = {"0..1": 1.0, "0..255": 1 / 255}
 LAYOUTS = ("CHW", "HWC")
@@ -131,7 +132,7 @@ def _to_chw(raw: Tensor, layout: str, path: Path) -> Tensor:
 
 
 def _into_ball(delta: Tensor, eps: float, norm: str, unit: str, path: Path) -> Tensor:
-    used = float(delta.double().norm() if norm == "l2" else delta.abs().max())
+    used = length(delta, norm)
     if used > eps * 1.01:
         other, factor = ("0..255", 1 / 255) if unit == "0..1" else ("0..1", 255.0)
         fits = 0.05 * eps < used * factor <= eps * 1.01
@@ -141,6 +142,4 @@ def _into_ball(delta: Tensor, eps: float, norm: str, unit: str, path: Path) -> T
         raise UapgenError(
             f"{path} reaches only {used * 255:.4g} in units of 0..255; with --unit 0..1 it would fill eps"
         )
-    if norm == "linf":
-        return delta.clamp(-eps, eps)
-    return delta * min(1.0, eps / max(used, 1e-12))
+    return confine(delta, eps, norm, used)

@@ -17,7 +17,7 @@ from ..errors import UapgenError, UsageError
 from ..evaluation import Evaluation, evaluate
 from ..images.sets import ImageSet, open_images, spread
 from ..perturbation import Perturbation
-from ..perturbation.card import LINF_TOLERANCE
+from ..perturbation.ball import LINF_TOLERANCE
 from ..runtime import tensor_sha256
 from ..victims import Preprocessing, Victim, load_victim
 

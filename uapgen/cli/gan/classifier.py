@@ -31,10 +31,10 @@ def command(**options: Any) -> None:
     uapgen gan classifier --data digits --size 16 --set depth=8 --set epochs=10 --set batch=32 -o annotator
     uapgen gan classifier --data cifar10 --imbalance 100 -o loop
     """
-    from ...experiments.plan import make
     from ...longtail import Recipe, train_classifier
     from ...longtail.classifier.training import FILE
     from ...runtime import ensure_writable, start_process
+    from ...schema import make
     from ...victims.trained import classifier_header
 
     recipe = make(Recipe, recipe_settings(parse_settings(options["settings"])), "--set")

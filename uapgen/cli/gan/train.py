@@ -41,10 +41,10 @@ def command(**options: Any) -> None:
         --set balance=10 --set width=16 --set images=40000 --set batch=32 --set lr=1e-3 --set window=1600
     """
     from ...distributed import finish, init
-    from ...experiments.plan import make
     from ...longtail.gan_recipe import GanRecipe
     from ...longtail.generator import FILE, train_generator
     from ...runtime import ensure_writable, resolve_device, start_process
+    from ...schema import make
     from .score import load_annotator
 
     recipe = make(GanRecipe, recipe_settings(parse_settings(options["settings"])), "--set")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import UsageError
-from ...experiments.plan import make
+from ...schema import make
 from ..classifier.recipe import Recipe
 from ..gan_recipe import GanRecipe
 
