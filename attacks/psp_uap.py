@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..images.warp import random_transform, unchanged
-from ..proxies import DeltaCrops, random_resized_crops
+from ..images.warp import random_resized_crops, random_transform, unchanged
+from ..proxies import DeltaCrops
 from .core.curricula import shown
 from .core.layerwise import first, follow_curriculum, layer_names
 from .core.losses import activation_energy, stubborn_weights

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ...errors import UsageError
+from ...images.warp import augmented
 from ...proxies import GaussianPrior, JigsawPrior
-from ...runtime import uniform
 from ...victims import Victim
 from .run import Crafting
 
@@ -70,8 +68,6 @@ def _steps(stages: tuple[tuple[float, int], ...], iterations: int, budget: int) 
     return iterations * budget / cost
 
 
-ANGLES = (-10.0, -7.0, -5.0, -3.0, 3.0, 5.0, 7.0, 10.0)  # degrees
-WIDTHS = (3, 5, 7, 9)  # of the blur, in pixels
 RANGE_STD = 127.5 / 3.29  # levels: 99.9 % of the samples are pixels
 
 
@@ -142,37 +138,3 @@ class RangePrior:
         )
         crops = self.canvas[:, rows.unsqueeze(2), columns.unsqueeze(1)].movedim(1, 0)
         return augmented(crops.to(self.device), generator)
-
-
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (n,3,H,W), each scaled by 0.75 to 1.5, flipped, rotated by 3 to 10 degrees, and blurred over 3 to 9
-    pixels, each with probability 1/2; all cropped as from 256 to 224.
-    """
-    n = len(images)
-    zoom = torch.where(_coin(n, generator), uniform(0.75, 1.5, (n,), generator), 1.0) * 256 / 224
-    flip = torch.where(_coin(n, generator), -1.0, 1.0)
-    turn = torch.tensor(ANGLES)[torch.randint(0, len(ANGLES), (n,), generator=generator)] * math.pi / 180
-    angle = torch.where(_coin(n, generator), turn, 0.0)
-    cos, sin, zero = angle.cos() / zoom, angle.sin() / zoom, torch.zeros(n)
-    h, w = images.shape[-2:]
-    theta = torch.stack([flip * cos, -sin * h / w, zero, flip * sin * w / h, cos, zero], 1).view(n, 2, 3).to(images)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    images = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    width = torch.tensor(WIDTHS)[torch.randint(0, len(WIDTHS), (n,), generator=generator)]
-    return blurred(images, torch.where(_coin(n, generator), width, 1))
-
-
-def blurred(images: Tensor, width: Tensor) -> Tensor:
-    """Images (n,C,H,W), image i under a Gaussian of `width[i]` pixels (odd, at most 9; 1 leaves it alone)."""
-    n, c, h, w = images.shape
-    sigma = 0.15 * width.view(-1, 1) + 0.35  # the usual choice for a kernel of that width
-    at = torch.arange(-4, 5).view(1, -1)
-    kernel = (-(at**2) / (2 * sigma**2)).exp() * (at.abs() <= width.view(-1, 1) // 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(images).repeat_interleave(c, 0)
-    padded = functional.pad(images, (4, 4, 4, 4), mode="reflect").view(1, n * c, h + 8, w + 8)
-    padded = functional.conv2d(padded, kernel.view(n * c, 1, 9, 1), groups=n * c)
-    return functional.conv2d(padded, kernel.view(n * c, 1, 1, 9), groups=n * c).view(n, c, h, w)
-
-
-def _coin(n: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator) < 0.5

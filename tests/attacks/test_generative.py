@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import InterpolationMode, rotate
 
 from tests.attacks.test_registered import EPS, SMALL, NearGrey, Pictures, linear_victim
 from tests.conftest import TINY, gratings, tiny_net
@@ -20,12 +18,10 @@ from uapgen.attacks.core.run import Crafting
 from uapgen.attacks.gap import gap_loss, rescaled
 from uapgen.attacks.nag import distance, fooling, layer_at
 from uapgen.errors import UapgenError, UsageError
-from uapgen.images.warp import Shake
 from uapgen.runtime import rng
 from uapgen.victims import Preprocessing, Victim
 
 METHODS = ["aaa", "at-uap", "gap", "nag"]
-STILL = Shake(rotation=0, scale=0, shift=0, jitter=0, noise=0)
 
 
 def test_nag_loss_by_hand() -> None:
@@ -151,22 +147,6 @@ def test_split_impressions_share_nothing() -> None:
     assert rest.images[:, 0, 0, 0].tolist() == [2, 3, 4]
     with pytest.raises(UapgenError, match="cannot be split at 3"):
         rest.split(3)
-
-
-def test_shaking_by_nothing_changes_nothing() -> None:
-    x = torch.rand(2, 3, 12, 16, generator=rng(0, "x"))
-    assert torch.allclose(STILL(x, rng(0, "shake")), x, atol=1e-5)
-    moved = Shake()(x, rng(0, "shake"))
-    assert (moved - x).abs().mean() > 0.02
-
-
-def test_shaking_turns_as_torchvision_does() -> None:
-    x = torch.rand(1, 3, 9, 9, generator=rng(0, "x"))
-    turned = replace(STILL, rotation=90)(x, rng(0, "turn"))
-    degrees = 90 * (2 * torch.rand(1, generator=rng(0, "turn")).item() - 1)
-    expected = rotate(x, degrees, InterpolationMode.BILINEAR)
-    inner = (..., slice(3, 6), slice(3, 6))  # what is turned in is mirrored here and black there
-    assert torch.allclose(turned[inner], expected[inner], atol=1e-4)
 
 
 class TwoPictures:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.conftest import TINY
 from uapgen.attacks import Crafting, craft, find_method
-from uapgen.attacks.core.curricula import CurriculumPrior, RangePrior, Schedule, augmented, blurred, shown
+from uapgen.attacks.core.curricula import CurriculumPrior, RangePrior, Schedule, shown
 from uapgen.attacks.core.layerwise import background, first, halving_step
 from uapgen.attacks.core.steps import HalvingStep
 from uapgen.attacks.fff import product_of_means
@@ -28,7 +28,6 @@ from uapgen.attacks.pd_ua import (
 from uapgen.attacks.pnm_uap import share_at
 from uapgen.attacks.trm_uap import truncated_ratio
 from uapgen.errors import UsageError
-from uapgen.images.warp import brightened, random_transform, rotated, shuffled
 from uapgen.proxies import JigsawPrior
 from uapgen.victims import Preprocessing, Victim
 
@@ -200,27 +199,6 @@ def test_the_end_of_a_run_is_not_halved(tiny_victim: Victim) -> None:
     assert step.factor() == 1.0
 
 
-def test_blur_is_torchvisions() -> None:
-    from torchvision.transforms.functional import gaussian_blur
-
-    images = torch.rand(3, 3, 16, 12, generator=rng())
-    ours = blurred(images, torch.tensor([1, 5, 9]))
-    assert torch.equal(ours[0], images[0])
-    assert torch.allclose(ours[1], gaussian_blur(images[1], [5, 5]), atol=1e-6)
-    assert torch.allclose(ours[2], gaussian_blur(images[2], [9, 9]), atol=1e-6)
-
-
-def test_augmentation_flips_half_and_zooms() -> None:
-    ramp = torch.linspace(0, 1, 32).view(1, 1, 1, 32).expand(200, 3, 32, 32).contiguous()
-    out = augmented(ramp, rng())
-    slope = out[..., 15:18, 20].mean((1, 2)) - out[..., 15:18, 12].mean((1, 2))
-    assert 70 <= (slope < 0).sum() <= 130  # binomial(200, 1/2), four standard deviations
-    zoom = (8 / 31) / slope.abs() / (256 / 224)
-    assert 0.7 < zoom.min() < 0.85
-    assert 1.35 < zoom.max() < 1.65
-    assert torch.equal(out, augmented(ramp, rng()))
-
-
 def test_gaussian_priors_grow_and_are_centred(tiny_victim: Victim) -> None:
     priors = CurriculumPrior(crafting(tiny_victim), "gaussian", normalise=False)
     early, late = (priors.batch(60, at, rng()) for at in (0, 4000))
@@ -298,44 +276,6 @@ def test_the_share_of_layers_grows() -> None:
     assert [round(share_at(at, 0.1, 0.7, 100), 2) for at in (0, 99, 100, 1199, 1200, 9999)] == [
         0.1, 0.1, 0.15, 0.65, 0.7, 0.7,
     ]  # fmt: skip
-
-
-def test_rotation_is_torchs_and_keeps_the_corners() -> None:
-    x = torch.rand(2, 3, 9, 9, generator=rng())
-    out = rotated(x, torch.tensor([0.0, 90.0]))
-    assert torch.allclose(out[0], x[0], atol=1e-5)
-    quarter = torch.rot90(x[1], 1, (1, 2)), torch.rot90(x[1], -1, (1, 2))
-    assert any(torch.allclose(out[1], turned, atol=1e-4) for turned in quarter)
-    x = torch.rand(2, 3, 33, 33, generator=rng())
-    turned = rotated(x, torch.tensor([6.0, -6.0]))
-    assert torch.equal(turned[..., 0, 0], x[..., 0, 0])
-    assert not torch.allclose(turned[..., 9, 9], x[..., 9, 9])
-
-
-def test_block_shuffle_by_hand() -> None:
-    x = torch.arange(16.0).view(1, 1, 4, 4)
-    assert torch.equal(shuffled(x, (1, 2, 3), (0, 0, 0)), x)
-    expected = [[7, 4, 5, 6], [11, 8, 9, 10], [15, 12, 13, 14], [2, 3, 0, 1]]
-    assert torch.equal(shuffled(x, (1, 2, 3), (1, 1, 1))[0, 0], torch.tensor(expected).float())
-
-
-def test_brightening_multiplies_what_the_network_sees(tiny_victim: Victim) -> None:
-    seen: list[Tensor] = []
-    tiny_victim.module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    x = torch.rand(2, 3, 32, 32, generator=rng())
-    tiny_victim(x)
-    tiny_victim(brightened(tiny_victim, x, torch.tensor([0.8, 4.0]).view(2, 1, 1, 1)))
-    assert torch.allclose(seen[1], seen[0] * torch.tensor([0.8, 4.0]).view(2, 1, 1, 1), atol=1e-5)
-
-
-def test_a_drawn_transform_is_the_same_for_both_samples(tiny_victim: Victim) -> None:
-    x = torch.rand(3, 3, 32, 32, generator=rng())
-    kinds = set()
-    for seed in range(12):
-        change = random_transform(tiny_victim, 3, 4.0, rng(seed))
-        assert torch.equal(change(x), change(x))
-        kinds.add(change.__code__.co_names)
-    assert len(kinds) == 3
 
 
 def psp_reference(net: nn.Module, samples: Tensor, delta: Tensor, temperature: float, layers: int) -> float:

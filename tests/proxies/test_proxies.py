@@ -24,7 +24,6 @@ from uapgen.proxies import (
     ProxySource,
     combined_class,
     parse_source,
-    random_resized_crops,
 )
 from uapgen.proxies.natural import colours, power_law_fields
 from uapgen.proxies.priors import median3
@@ -157,34 +156,6 @@ def test_gaussian_spread_is_the_one_asked_for() -> None:
 def test_prior_ranges_are_checked(wrong: dict) -> None:
     with pytest.raises(UsageError, match="frequency="):
         JigsawPrior(32, **wrong)
-
-
-def test_whole_crop_is_the_image() -> None:
-    images = torch.rand((2, 3, 24, 24), generator=rng(0))
-    crops = random_resized_crops(images, 4, rng(1), scale=(1.0, 1.0), ratio=(1.0, 1.0))
-    assert torch.allclose(crops, images[[0, 1, 0, 1]], atol=1e-5)
-
-
-def test_crops_see_the_share_of_the_area_asked_for() -> None:
-    h, w = 40, 60
-    ramp = torch.stack([torch.linspace(0, 1, w).expand(h, w), torch.linspace(0, 1, h).view(-1, 1).expand(h, w)])[None]
-    crops = random_resized_crops(ramp, 200, rng(0), scale=(0.25, 0.25), ratio=(3 / 4, 4 / 3))
-    width, height = (crops[:, i].amax((1, 2)) - crops[:, i].amin((1, 2)) for i in (0, 1))
-    assert (width * height).mean() == pytest.approx(0.25, abs=0.02)
-    aspect = width * w / (height * h)
-    assert aspect.min() > 0.70
-    assert aspect.max() < 1.42
-    assert crops.min() >= -1e-6
-    assert crops.max() <= 1 + 1e-6
-
-
-def test_crops_pass_gradients_and_refuse_bad_ranges() -> None:
-    images = torch.rand((1, 3, 16, 16), generator=rng(0)).requires_grad_()
-    random_resized_crops(images, 2, rng(0)).sum().backward()
-    assert images.grad is not None
-    assert images.grad.abs().sum() > 0
-    with pytest.raises(UsageError, match="scale"):
-        random_resized_crops(images, 2, rng(0), scale=(0.0, 1.0))
 
 
 def test_delta_crops_follow_the_current_delta_without_its_gradient() -> None:

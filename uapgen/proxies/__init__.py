@@ -9,8 +9,7 @@ import torch
 
 from ..errors import UsageError, did_you_mean
 from ..perturbation.card import DATA_CLASSES
-from .base import Mixture, Pool, ProxySource, combined_class
-from .crops import DeltaCrops, random_resized_crops
+from .base import DeltaCrops, Mixture, Pool, ProxySource, combined_class
 from .dead_leaves import DeadLeaves
 from .folder import Folder, centre_crop
 from .priors import GaussianPrior, JigsawPrior
@@ -31,7 +30,6 @@ __all__ = [
     "ProxySource",
     "combined_class",
     "parse_source",
-    "random_resized_crops",
 ]
 
 SPECS = ("procedural", "dead-leaves", "blocks", "pink-noise", "jigsaw", "gaussian", "folder:DIR", "driven:DIR")

@@ -1,16 +1,17 @@
 """What every source of crafting images offers, a run's data class from its sources, and sources made of sources:
-mixtures, and pools of a fixed number of images.
+mixtures, pools of a fixed number of images, and crops of a source under the pattern that is being crafted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..images.warp import random_resized_crops
 from ..perturbation.card import DATA_CLASSES
 from ..runtime import rng
 
@@ -117,3 +118,40 @@ class Pool:
         """Images (n,3,H,W) float32 in [0,1], multiples of 1/255."""
         picked = torch.randint(0, self.n, (n,), generator=generator)
         return self.images[picked.to(self.images.device)].float() / 255
+
+
+class DeltaCrops:
+    """Detached random crops of prior image + current delta: "pseudo-semantic" images that look like the perturbation.
+
+    The samples of PSP-UAP (CVPR 2025). `current` gives the delta (3,H,W) or (1,3,H,W) in pixel units at each call;
+    `crops` is how many crops one prior image serves (10 in PSP-UAP). The paper's code does not clip; `clip=True` keeps
+    the contract that images are in [0,1].
+    """
+
+    def __init__(
+        self,
+        prior: ProxySource,
+        current: Callable[[], Tensor],
+        *,
+        crops: int = 10,
+        scale: tuple[float, float] = (0.08, 1.0),
+        clip: bool = True,
+    ) -> None:
+        self.prior, self.current = prior, current
+        self.crops, self.scale, self.clip = crops, scale, clip
+
+    @property
+    def data_class(self) -> str:
+        return self.prior.data_class
+
+    def describe(self) -> dict[str, Any]:
+        own = {"crops": self.crops, "scale": list(self.scale), "clip": self.clip}
+        return {"source": "delta-crops", **own, "prior": self.prior.describe()}
+
+    @torch.no_grad()
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        """Images (n,3,H,W); in [0,1] unless `clip=False`, when they reach eps beyond."""
+        base = self.prior.batch(-(-n // self.crops), generator)
+        delta = self.current().detach().to(base.device, base.dtype).view(1, *base.shape[1:])
+        images = random_resized_crops(base + delta, n, generator, scale=self.scale)
+        return images.clamp_(0, 1) if self.clip else images
