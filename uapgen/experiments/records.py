@@ -33,6 +33,7 @@ class Lines:
         return found
 
     def append(self, record: dict[str, Any]) -> None:
+        """One more line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
