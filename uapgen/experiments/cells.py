@@ -67,9 +67,23 @@ class Cells:
         """
         key = self.key(identity)
         if key not in self.held:
-            self.held[key] = {**identity, **work()}
-            self.keep(self.held[key])
+            self.finish({**identity, **work()})
         return self.held[key]
+
+    def finish(self, record: Record) -> None:
+        """Keeps the record of a finished cell."""
+        self.held[self.key(record)] = record
+        self.keep(record)
+
+    def fail(self, identity: Record, error: Exception) -> None:
+        """Keeps why a cell failed.
+
+        Under torchrun that holds for UapgenError alone, which all processes raise alike, and another `error` is raised
+        again: after an error of one of them the others would wait for it without end.
+        """
+        if world() > 1 and not isinstance(error, UapgenError):
+            raise error
+        self.keep({**identity, **describe_failure(error)})
 
     def attempt(self, identity: Record, work: Callable[[], Record]) -> Record | None:
         """As `record`, and None for a cell that fails."""
@@ -79,17 +93,11 @@ class Cells:
 
     @contextmanager
     def failing(self, identity: Record) -> Iterator[None]:
-        """Keeps what is raised inside as the failure of that cell, and goes on behind the block.
-
-        Under torchrun that holds for UapgenError alone, which all processes raise alike: after another error of one of
-        them the others would wait for it without end.
-        """
+        """Keeps what is raised inside as the failure of that cell, and goes on behind the block."""
         try:
             yield
         except Exception as error:
-            if world() > 1 and not isinstance(error, UapgenError):
-                raise
-            self.keep({**identity, **describe_failure(error)})
+            self.fail(identity, error)
 
 
 class Experiment:

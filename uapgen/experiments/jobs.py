@@ -49,7 +49,8 @@ def in_processes(
         return []
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pools, locked
     threads = max(1, torch.get_num_threads() // jobs)
-    waiting, at_work, lost = deque(tasks), {}, []
+    waiting, lost = deque(tasks), []
+    at_work: dict[Connection, tuple[Any, Task]] = {}
     try:
         while waiting or at_work:
             while waiting and len(at_work) < jobs:
