@@ -20,6 +20,8 @@ from .errors import UapgenError, UsageError
 from .lock import LOCK, lock
 from .runtime import atomic_write
 
+OPTIONS = "options.json"
+
 
 class RunFolder:
     """`RunFolder(path, options)` starts a run, or continues the one in `path` if it was started with the same options.
@@ -31,7 +33,7 @@ class RunFolder:
     def __init__(self, path: str | Path, options: dict[str, Any], *, restart: bool = False) -> None:
         self.path = Path(path)
         self._lock = lock(self.path) if is_main() else None
-        if restart and (self.path / "options.json").is_file():
+        if restart and (self.path / OPTIONS).is_file():
             for entry in self.path.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
@@ -40,21 +42,14 @@ class RunFolder:
         self._check_options(json.loads(json.dumps(options)))
 
     def _check_options(self, options: dict[str, Any]) -> None:
-        file = self.path / "options.json"
-        if file.is_file():
-            try:
-                held = json.loads(file.read_text())
-            except json.JSONDecodeError as error:
-                raise UapgenError(f"{file} is not JSON ({error}); delete {self.path} or give --restart") from error
+        held = read_options(self.path, "give --restart")
+        if held is not None:
             if difference := _difference(held, options):
-                key, there, now = difference
-                raise UsageError(
-                    f"{self.path} holds another run ({key} = {there!r} there, {now!r} now); "
-                    "give --restart to discard it, or another -o"
-                )
+                what, there, now = difference
+                advice = "give --restart to discard it, or another -o"
+                raise another(self.path, "run", what, repr(there), repr(now), advice)
         elif is_main():
-            with atomic_write(file) as temporary:
-                temporary.write_text(json.dumps(options, indent=1, sort_keys=True) + "\n")
+            write_options(self.path, options)
 
     def log(self, **stats: Any) -> None:
         """Appends one line to stats.jsonl."""
@@ -90,6 +85,29 @@ class RunFolder:
         return max(
             _open_state(file, with_tensors=False)[1].get("_log_bytes", 0) for file in self.path.glob("*.safetensors")
         )
+
+
+def read_options(path: Path, advice: str) -> dict[str, Any] | None:
+    """What decides the run in `path`; None where there is none yet. Raises UapgenError, with `advice`, for damage."""
+    file = path / OPTIONS
+    if not file.is_file():
+        return None
+    try:
+        held: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise UapgenError(f"{file} is not JSON ({error}); delete {path} or {advice}") from error
+    return held
+
+
+def write_options(path: Path, options: dict[str, Any], *, in_order: bool = False) -> None:
+    """in_order: of keys as they are, because that says something; else sorted."""
+    with atomic_write(path / OPTIONS) as temporary:
+        temporary.write_text(json.dumps(options, indent=1, sort_keys=not in_order) + "\n")
+
+
+def another(path: Path, kind: str, what: str, there: str, now: str, advice: str) -> UsageError:
+    """What to raise where `path` holds another run: the first difference, and what to do."""
+    return UsageError(f"{path} holds another {kind} ({what} = {there} there, {now} now); {advice}")
 
 
 def _difference(held: dict[str, Any], options: dict[str, Any]) -> tuple[str, Any, Any] | None:

@@ -22,14 +22,14 @@ from uapgen.errors import UapgenError, UsageError
 from uapgen.experiments.plan import find, load, presets
 from uapgen.gan import ClassBalance
 from uapgen.longtail import LabelledImages, Recipe, load_data, long_tailed
-from uapgen.longtail.bench.plan import Cell, Plan
-from uapgen.longtail.bench.run import Bench
+from uapgen.longtail.bench.plan import BenchCell, BenchPlan
+from uapgen.longtail.bench.run import lines_of, run_bench
 from uapgen.longtail.bench.table import render, summarise, write_report
 from uapgen.longtail.gan_recipe import GanRecipe
 from uapgen.longtail.generator import load_generator, train_generator
-from uapgen.longtail.gold import Plan as GoldPlan
+from uapgen.longtail.gold import GoldPlan
 from uapgen.longtail.metrics.judge import Judge, by_class
-from uapgen.longtail.synthetic import Plan as SyntheticPlan
+from uapgen.longtail.synthetic import SyntheticPlan
 from uapgen.runfolder import load_state
 from uapgen.runtime import rng
 from uapgen.victims import Victim
@@ -267,20 +267,22 @@ def micro(tmp_path: Path) -> Path:
 def test_a_benchmark_goes_on_where_it_was_interrupted(
     tmp_path: Path, micro: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, trained = load(Plan, micro), []
-    assert plan.recipe(Cell(4, "balanced", 0)).balance == 7.5 and plan.recipe(Cell(4, "plain", 0)).balance == 0
+    plan, trained = load(BenchPlan, micro), []
+    assert (
+        plan.recipe(BenchCell(4, "balanced", 0)).balance == 7.5 and plan.recipe(BenchCell(4, "plain", 0)).balance == 0
+    )
 
     def interrupted(text: str) -> None:
         if text.startswith("3/8"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Bench(plan, tmp_path / "run", device="cpu", say=interrupted).run()
+        run_bench(plan, tmp_path / "run", device="cpu", say=interrupted)
     monkeypatch.setattr(
         "uapgen.longtail.bench.run.train_generator",
         lambda *args, **kwargs: (trained.append(kwargs["folder"].name), train_generator(*args, **kwargs))[1],
     )
-    lines = Bench(plan, tmp_path / "run", device="cpu", say=lambda text: None).run()
+    lines = lines_of(plan, run_bench(plan, tmp_path / "run", device="cpu"))
     assert len(lines) == 8 and len(trained) == 5 and len({line["key"] for line in lines}) == 8
     rows = summarise(plan, lines)
     values = [line["scores"]["kl"]["value"] for line in lines if (line["imbalance"], line["method"]) == (4, "balanced")]
@@ -313,15 +315,15 @@ def test_plans_that_cannot_be(micro: Path, old: str, new: str, message: str) -> 
     assert old in MICRO
     micro.write_text(MICRO.replace(old, new))
     with pytest.raises(UsageError, match=message):
-        load(Plan, micro)
+        load(BenchPlan, micro)
 
 
 def test_every_preset_is_a_plan() -> None:
-    assert "digits" in presets(Plan)
-    for name in presets(Plan):
-        assert list(load(Plan, find(Plan, name)).cells())
+    assert "digits" in presets(BenchPlan)
+    for name in presets(BenchPlan):
+        assert list(load(BenchPlan, find(BenchPlan, name)).cells())
     with pytest.raises(UsageError, match="did you mean 'digits'"):
-        find(Plan, "digit")
+        find(BenchPlan, "digit")
 
 
 def run(*args: str) -> Any:
@@ -380,12 +382,12 @@ def test_errors_of_the_commands(
     assert re.search(message, str(result.exception))
 
 
-@pytest.mark.parametrize(("verb", "kind"), [("bench", Plan), ("gold", GoldPlan), ("classify", SyntheticPlan)])
+@pytest.mark.parametrize(("verb", "kind"), [("bench", BenchPlan), ("gold", GoldPlan), ("classify", SyntheticPlan)])
 def test_a_preset_is_shown_as_it_lies(verb: str, kind: type) -> None:
     assert run(verb, "--preset", "digits", "--show").stdout == find(kind, "digits").read_text()
 
 
 def test_digits_have_the_long_tail_that_the_preset_asks() -> None:
-    plan = load(Plan, find(Plan, "digits"))
+    plan = load(BenchPlan, find(BenchPlan, "digits"))
     data = long_tailed(load_data("digits", size=16), 100, n_max=plan.n_max)
     assert data.counts().tolist() == [140, 83, 50, 30, 18, 10, 6, 3, 2, 1]

@@ -151,9 +151,10 @@ def _finish(result: dict[str, Any], out: Path, json_file: str | None) -> None:
 
     if is_main():
         _show(result, out, json_file)
-    if failed := result["failed"]:
+    if not result["complete"]:
+        failed = result["failed"]
         raise UapgenError(
-            f"{len(failed)} crafts failed, the first is {failed[0]['title']}: {failed[0]['error']}; "
+            f"{len(failed)} cells failed, the first is {failed[0]['title']}: {failed[0]['error']}; "
             f"the others are in {out / 'table.md'}, and the same command tries these again"
         )
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
 from ..distributed import from_main, is_main
-from ..errors import UapgenError
 from ..evaluation import Rate, Row, evaluate
+from ..experiments.cells import Cells, Record, failed
 from ..images.sets import ImageSet
 from ..perturbation import Perturbation
 from ..perturbation.picture import low_share
@@ -20,11 +21,12 @@ from .crafter import Crafter
 from .plan import ImportSpec, Task
 from .store import Store
 
+KEYS = ("uap", "sha256", "victim")
 CHUNK = 8  # perturbations evaluated together: they share clean predictions, and an interruption loses one chunk
 
 
 @dataclass
-class Work:
+class Comparing:
     """`victims` are evaluated on, each over its `images`; `say` gets a line for each step."""
 
     store: Store
@@ -34,20 +36,22 @@ class Work:
     batch_size: int
     workers: int | None
     say: Callable[[str], None]
-    failed: list[dict[str, str]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _done: int = 0
     _open: int = 0
     _hashes: dict[str, str] = field(default_factory=dict)
-    _cells: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lines = self.store.cells.shared()
+        held = {tuple(line[key] for key in KEYS): line for line in lines if not failed(line)}
+        self._cells = Cells(KEYS, held, self._append)
 
     def run(self, tasks: Sequence[Task], marked: Sequence[Task], report: Callable[[], object]) -> None:
         """Does what is missing of `tasks`, a chunk at a time, and calls `report` after each chunk.
 
-        `marked` tasks keep patterns on the way. A method that cannot work with its victim goes to `failed`, and the
-        others go on.
+        `marked` tasks keep patterns on the way. A method that fails leaves a record that says why, and the others go
+        on.
         """
-        self._cells = {(cell["uap"], cell["victim"]): cell for cell in from_main(self.store.cells.read)}
         there = from_main(lambda: {task.key: self._held(task) for task in tasks})
         for task in tasks:
             if isinstance(task.spec, ImportSpec):
@@ -73,8 +77,17 @@ class Work:
     def lacking(self, task: Task) -> list[str]:
         """The victims on which this perturbation, as it is now, has not been evaluated."""
         held = self._hashes.get(task.key)
-        cells = {name: self._cells.get((task.key, name)) for name in self.victims}
-        return [name for name, cell in cells.items() if held is None or cell is None or cell["sha256"] != held]
+        return [name for name in self.victims if held is None or (task.key, held, name) not in self._cells.held]
+
+    @contextmanager
+    def failing(self, part: str, tasks: Sequence[Task], victim: str | None = None) -> Iterator[None]:
+        """What is raised inside becomes the record of why a part (craft, cell, curve) of each of `tasks` failed."""
+        try:
+            yield
+        except Exception as error:
+            for task in tasks:
+                about = {"uap": task.key, "sha256": self._hashes.get(task.key), "victim": victim}
+                self._cells.fail({**about, "part": part, "title": task.title}, error)
 
     def elapsed(self) -> str:
         return f"{tqdm.format_interval(time.monotonic() - self.started)} so far"
@@ -88,23 +101,28 @@ class Work:
             uap.save(self.store.uap(task.key))
         self._hashes[task.key] = uap.sha256
 
+    def _append(self, record: Record) -> None:
+        self.store.cells.append(record)
+        if failed(record):
+            self.say(f"{record['part']} {record['title']}: FAILED, {record['error']}")
+
     def _craft(self, task: Task, marked: bool, number: str) -> None:
-        try:
+        with self.failing("craft", [task]):
             uap = self.crafter.craft(task, marked)
-        except UapgenError as error:
-            self.failed.append({"uap": task.key, "title": task.title, "error": " ".join(str(error).split())})
-            self.say(f"craft {number} {task.title}: FAILED, {error}")
-            return
-        self._keep(task, uap)
-        cost, seconds = uap.card["cost"]["image_gradients"], self.crafter.seconds(task) or 0.0
-        self.say(f"craft {number} {task.title}: {cost} image-gradients, {seconds:.1f} s ({self.elapsed()})")
+            self._keep(task, uap)
+            cost, seconds = uap.card["cost"]["image_gradients"], self.crafter.seconds(task) or 0.0
+            self.say(f"craft {number} {task.title}: {cost} image-gradients, {seconds:.1f} s ({self.elapsed()})")
 
     def _evaluate(self, name: str, tasks: Sequence[Task]) -> None:
         tasks = [task for task in tasks if task.key in self._hashes]  # the others failed
         if not tasks:
             return
+        with self.failing("cell", tasks, name):
+            self._measure(name, tasks)
+
+    def _measure(self, name: str, tasks: Sequence[Task]) -> None:
         victim = self.victims[name]
-        floor = next((cell["floor"] for (_, where), cell in self._cells.items() if where == name), None)
+        floor = next((cell["floor"] for cell in self._cells.held.values() if cell["victim"] == name), None)
         uaps = from_main(lambda: [Perturbation.load(self.store.uap(task.key)) for task in tasks])
         result = evaluate(
             uaps,
@@ -127,9 +145,7 @@ class Work:
                 "resized": uap.size != victim.input_size[1:],
                 "warnings": result.warnings,
             }
-            if is_main():
-                self.store.cells.append(cell)
-            self._cells[task.key, name] = cell
+            self._cells.finish(cell)
         found = ", ".join(
             f"{task.spec.label} {100 * row.fooling_rate.count / row.n:.1f}"
             for task, row in zip(tasks, result.rows, strict=True)

@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..images.sets import open_images
 from ..proxies.folder import list_images
 from ..victims import Victim
-from .cells import Work
+from .cells import Comparing
 from .crafter import Callback, Crafter
 from .curves import add_curves
 from .document import SCHEMA, write_report
@@ -54,8 +54,9 @@ def compare(
 
     Everything is in the folder `out`: the same call goes on after an interruption, and a call with other methods,
     seeds or victims adds to it and crafts only what is new. Returns what is in `out`/results.json: all cells of the
-    folder, rows and the transfer matrix from them, curves, spectra, and `failed`: methods that raised UapgenError, for
-    which the others did not wait. `say` gets a line for each step; `callback` is as `craft`'s.
+    folder, rows and the transfer matrix from them, curves, spectra, and `failed`: what raised an error, for which the
+    others did not wait, and which the same call tries again. `complete` says whether this call did all that it was
+    asked. `say` gets a line for each step; `callback` is as `craft`'s.
 
     Under torchrun (`distributed.init` was called) all processes call this alike and return the same; each takes its
     share of the crafting, where the method can share it, and of the measuring. Rank 0 writes.
@@ -92,21 +93,19 @@ def compare(
     described = {name: {**victim.describe(), "precision": victim.precision} for name, victim in everyone.items()}
     with closing(store):
         options = from_main(lambda: store.settle(options, described))
-        work = Work(store, crafter, measured, images, batch_size, workers, say)
+        work = Comparing(store, crafter, measured, images, batch_size, workers, say)
         first = next(iter(victims))
         marked = [task for task in tasks if (task.victim, task.seed) == (first, seeds[0])]
 
         def report() -> None:
             if is_main():
-                write_report(store, options, command=command, failed=work.failed)
+                write_report(store, options, command=command)
 
         work.run(tasks, marked, report)
         if curve:
             add_curves(work, marked, first, curve)
         complete = not any(work.lacking(task) for task in tasks)
-        return from_main(
-            lambda: write_report(store, options, command=command, failed=work.failed, complete=complete, figures=True)
-        )
+        return from_main(lambda: write_report(store, options, command=command, complete=complete, figures=True))
 
 
 def _in_fp32(victim: Victim) -> Victim:

@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from ..attacks.core.run import Snapshots
-from ..distributed import from_main, is_main
+from ..distributed import from_main
 from ..evaluation import evaluate
 from ..images.sets import ImageSet, spread
 from ..perturbation import Perturbation
-from .cells import Work
+from .cells import Comparing
 from .plan import Task
 
 
@@ -26,18 +26,19 @@ def subset(images: ImageSet, n: int) -> ImageSet:
     return dataclasses.replace(images, names=names, labels=labels)
 
 
-def add_curves(work: Work, tasks: Sequence[Task], name: str, n: int) -> None:
+def add_curves(work: Comparing, tasks: Sequence[Task], name: str, n: int) -> None:
     """Evaluates what `tasks` left on their way on `n` images of the victim `name`; a line of curves.jsonl for each."""
     images = subset(work.images[name], n)
-    held = {(line["uap"], line["sha256"], line["images"]) for line in from_main(work.store.curves.read)}
+    held = {(line["uap"], line["sha256"], line["images"]) for line in work.store.curves.shared()}
     for number, task in enumerate(tasks, 1):
         uap = from_main(partial(_saved, work.store.uap(task.key)))
         if uap is None:
             continue  # it failed, and the report says so
-        if (task.key, uap.sha256, len(images)) not in held:
+        if (task.key, uap.sha256, len(images)) in held:
+            continue
+        with work.failing("curve", [task], name):
             line = _curve(work, task, uap, name, images)
-            if is_main():
-                work.store.curves.append(line)
+            work.store.curves.append(line)
             ends = " -> ".join(f"{100 * point['changed'] / point['n']:.1f}" for point in line["points"])
             work.say(f"curve {number}/{len(tasks)} {task.title}: {ends} ({work.elapsed()})")
 
@@ -46,7 +47,7 @@ def _saved(file: Path) -> Perturbation | None:
     return Perturbation.load(file) if file.is_file() else None
 
 
-def _curve(work: Work, task: Task, uap: Perturbation, name: str, images: ImageSet) -> dict[str, Any]:
+def _curve(work: Comparing, task: Task, uap: Perturbation, name: str, images: ImageSet) -> dict[str, Any]:
     spent = uap.card["cost"]["image_gradients"]
     kept = dict(from_main(Snapshots(work.store.craft(task.key) / "marks", work.crafter.marks).read))
     costs = [*(cost for cost in kept if cost < spent), spent]

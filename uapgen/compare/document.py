@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
+from ..experiments.cells import Record, failed
 from ..perturbation import Perturbation
 from ..perturbation.picture import low_share, radial_spectrum
 from ..runtime import atomic_write
@@ -21,7 +22,6 @@ def write_report(
     options: dict[str, Any],
     *,
     command: str | None = None,
-    failed: Sequence[dict[str, str]] = (),
     complete: bool = False,
     figures: bool = False,
 ) -> dict[str, Any]:
@@ -29,7 +29,8 @@ def write_report(
 
     `options` are those of `Store.settle`. Everything in the folder is reported, also what earlier calls put there.
     """
-    cells = _current(store)
+    lines = store.cells.read()
+    cells = _current(store, lines)
     crafted_on = [name for name in options["victims"] if any(cell["crafted_on"] == name for cell in cells)]
     places = crafted_on or list(options["victims"])[:1]
     rows = [row for name in places for row in rows_of(cells, name)]
@@ -48,7 +49,7 @@ def write_report(
         "transfer": transfer_matrix(cells, sources, list(options["victims"])),
         "curves": curves_of(store.curves.read(), cells),
         "spectra": _spectra(store, cells, places[0]),
-        "failed": list(failed),
+        "failed": _failures(store, lines, cells),
         "warnings": list(dict.fromkeys(text for cell in cells for text in cell["warnings"])),
         "cells": cells,
     }
@@ -73,10 +74,22 @@ def to_json(result: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(f" {json.dumps(key)}: {text(value)}" for key, value in result.items()) + "\n}\n"
 
 
-def _current(store: Store) -> list[dict[str, Any]]:
+def _current(store: Store, lines: Sequence[Record]) -> list[Record]:
     """The last cell of each perturbation on each victim, without those whose perturbation was removed."""
-    last = {(cell["uap"], cell["victim"]): cell for cell in store.cells.read()}
+    last = {(line["uap"], line["victim"]): line for line in lines if not failed(line)}
     return [cell for cell in last.values() if store.uap(cell["uap"]).is_file()]
+
+
+def _failures(store: Store, lines: Sequence[Record], cells: Sequence[Record]) -> list[dict[str, str]]:
+    """What failed and was not made good since, each part of a perturbation once."""
+    drawn = {line["uap"] for line in store.curves.read()}
+    done = {("cell", cell["uap"], cell["victim"]) for cell in cells} | {("curve", uap, None) for uap in drawn}
+    found: dict[tuple[str, str, str | None], Record] = {}
+    for line in filter(failed, lines):
+        key = line["part"], line["uap"], line["victim"] if line["part"] == "cell" else None
+        if key not in done and not (line["part"] == "craft" and store.uap(line["uap"]).is_file()):
+            found[key] = line
+    return [{name: line[name] for name in ("uap", "title", "error")} for line in found.values()]
 
 
 def _measured(cells: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import Any
 from urllib.parse import quote
 
 from ..distributed import is_main
-from ..errors import UapgenError, UsageError
-from ..experiments.records import Lines
+from ..errors import UsageError
+from ..experiments.records import SharedLines
 from ..lock import Lock, lock
+from ..runfolder import another, read_options, write_options
 from ..runtime import atomic_write
 
 LONGEST = 120  # of a part of a file's name; file systems take 255
+ADVICE = "methods, seeds and victims can be added to it, everything else needs another --out"
 FIXED = ("eps", "norm", "budget", "data", "train_data")
 
 
@@ -25,8 +27,8 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.cells = Lines(self.path / "cells.jsonl")
-        self.curves = Lines(self.path / "curves.jsonl")
+        self.cells = SharedLines(self.path / "cells.jsonl")
+        self.curves = SharedLines(self.path / "curves.jsonl")
         self._lock: Lock | None = None
 
     def uap(self, key: str) -> Path:
@@ -43,39 +45,33 @@ class Store:
         UapgenError while another process works in the folder, which is this one's until `close`.
         """
         self._lock = lock(self.path)
-        file = self.path / "options.json"
         options = json.loads(json.dumps({**options, "victims": victims}))
-        held = _read_json(file) if file.is_file() else options
+        found = read_options(self.path, "use another --out")
+        held = found or options
         if "victims" not in held:
             raise UsageError(f"{self.path} holds something else than a comparison; give another --out")
         for key in FIXED:
             given, there = options[key], held.get(key)
             optional = key == "train_data" and None in (given, there)
             if not optional and _identity(given) != _identity(there):
-                raise self._other(key.replace("_", "-"), there, given)
+                raise another(self.path, "comparison", key.replace("_", "-"), _short(there), _short(given), ADVICE)
         for name, victim in options["victims"].items():
             there = held["victims"].get(name, victim)
             if differing := [key for key in victim if victim[key] != there.get(key)]:
-                raise self._other(f"{differing[0]} of {name}", there.get(differing[0]), victim[differing[0]])
+                what, (before, now) = differing[0], (repr(each.get(differing[0])) for each in (there, victim))
+                raise another(self.path, "comparison", f"{what} of {name}", before, now, ADVICE)
         merged = {
             **held,
             "train_data": held["train_data"] or options["train_data"],
             "victims": {**held["victims"], **options["victims"]},
         }
-        if merged != held or not file.is_file():
-            with atomic_write(file) as temporary:
-                temporary.write_text(json.dumps(merged, indent=1) + "\n")
+        if merged != found:
+            write_options(self.path, merged, in_order=True)
         return merged
 
     def close(self) -> None:
         """Lets other processes work in the folder."""
         self._lock = None
-
-    def _other(self, what: str, there: Any, given: Any) -> UsageError:
-        return UsageError(
-            f"{self.path} holds another comparison ({what} = {_short(there)} there, {_short(given)} now); methods, "
-            "seeds and victims can be added to it, everything else needs another --out"
-        )
 
 
 def _identity(value: Any) -> Any:
@@ -89,19 +85,12 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UapgenError(f"{file} is not JSON ({error}); restore it, or use another --out") from error
-
-
 class Clock:
     """Wall seconds of a work that may be interrupted, kept in `file` every `every` seconds."""
 
     def __init__(self, file: Path, every: float = 5.0) -> None:
         self.file, self.every = file, every
-        self._held = float(_read_json(file)["seconds"]) if file.is_file() else 0.0
+        self._held = float(json.loads(file.read_text())["seconds"]) if file.is_file() else 0.0
         self._started = self._written = time.monotonic()
 
     @property
@@ -116,7 +105,7 @@ class Clock:
 
     @staticmethod
     def read(file: Path) -> float | None:
-        return float(_read_json(file)["seconds"]) if file.is_file() else None
+        return float(json.loads(file.read_text())["seconds"]) if file.is_file() else None
 
 
 def file_name(*parts: object) -> str:

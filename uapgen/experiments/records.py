@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..distributed import from_main, is_main
 from ..errors import UapgenError
 
 
@@ -33,6 +34,19 @@ class Lines:
         return found
 
     def append(self, record: dict[str, Any]) -> None:
+        """One more line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
+
+
+class SharedLines(Lines):
+    """The same under torchrun, where all processes call `shared` and `append` alike: rank 0 reads and writes."""
+
+    def shared(self) -> list[dict[str, Any]]:
+        """What `read` gives on rank 0, on every rank."""
+        return from_main(self.read)
+
+    def append(self, record: dict[str, Any]) -> None:
+        if is_main():
+            super().append(record)

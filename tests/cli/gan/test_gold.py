@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from uapgen.errors import UapgenError, UsageError
 from uapgen.experiments.plan import find, load, parse, presets
 from uapgen.longtail import load_data
-from uapgen.longtail.gold import Fitting, Plan, capacity_figure, fitting_capacity, markdown, networks, of_set
+from uapgen.longtail.gold import Fitting, GoldPlan, capacity_figure, fitting_capacity, markdown, networks, of_set
 from uapgen.longtail.gold.capacity import lenet
 from uapgen.longtail.gold.examples import blobs, of_images
 from uapgen.runtime import rng
@@ -111,8 +111,8 @@ def test_published_widths() -> None:
 
 
 def test_presets_are_plans_with_the_published_numbers() -> None:
-    assert set(presets(Plan)) >= {"blobs", "digits", "mnist", "fashion-mnist", "svhn", "cifar10", "stl10", "lsun"}
-    plans = {name: load(Plan, file) for name, file in presets(Plan).items()}
+    assert set(presets(GoldPlan)) >= {"blobs", "digits", "mnist", "fashion-mnist", "svhn", "cifar10", "stl10", "lsun"}
+    plans = {name: load(GoldPlan, file) for name, file in presets(GoldPlan).items()}
     assert all(len(plan.seeds) == 5 and plan.training.beta == 1 for plan in plans.values())
     for name, final in {"blobs": 8, "mnist": 18, "fashion-mnist": 40, "svhn": 100}.items():
         active = plans[name].active
@@ -138,14 +138,14 @@ def test_presets_are_plans_with_the_published_numbers() -> None:
 def test_bad_plans_are_named(old: str, new: str, message: str) -> None:
     assert old in MICRO
     with pytest.raises(UsageError, match=message):
-        parse(Plan, MICRO.replace(old, new), "plan.toml")
+        parse(GoldPlan, MICRO.replace(old, new), "plan.toml")
 
 
 def test_unknown_preset_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'digits'"):
-        find(Plan, "digit")
+        find(GoldPlan, "digit")
     with pytest.raises(UapgenError, match="cannot be read"):
-        load(Plan, find(Plan, tmp_path / "no.toml"))
+        load(GoldPlan, find(GoldPlan, tmp_path / "no.toml"))
 
 
 def test_table_has_mean_deviation_and_n() -> None:

@@ -18,7 +18,7 @@ from uapgen.errors import UapgenError, UsageError
 from uapgen.experiments.plan import load, parse, presets
 from uapgen.longtail import LabelledImages, load_data
 from uapgen.longtail.gan_recipe import GanRecipe
-from uapgen.longtail.synthetic import PUBLISHED_GAN, Plan, ensemble, run_plan, train_ensemble
+from uapgen.longtail.synthetic import PUBLISHED_GAN, SyntheticPlan, ensemble, run_plan, train_ensemble
 from uapgen.longtail.synthetic.plan import sources
 from uapgen.longtail.synthetic.run import _options, collect
 from uapgen.longtail.synthetic.table import render
@@ -74,11 +74,11 @@ def few() -> LabelledImages:
 
 
 def test_the_published_grid_has_its_cells_once() -> None:
-    plan = Plan()
+    plan = SyntheticPlan()
     names = [cell.name for cell in plan.cells()]
     assert len(names) == len(set(names)) == 12 + 2 * 5  # one GAN, on the fly with transform+filter, is in both tables
     assert "fixed, transform+filter+truncation" in names and "on-the-fly, transform+filter, 3 GANs A_sigma" in names
-    shares = parse(Plan, "[ensembles]\nshares = [[0.75, 0.25]]", "x").cells()
+    shares = parse(SyntheticPlan, "[ensembles]\nshares = [[0.75, 0.25]]", "x").cells()
     first = next(cell.name for cell in shares if cell.shares)
     assert first == "on-the-fly, transform+filter, 2 GANs A_mu, shares 0.75/0.25"
     found = [cell.source for cell in sources(plan.cells())]
@@ -86,15 +86,15 @@ def test_the_published_grid_has_its_cells_once() -> None:
 
 
 def test_the_published_settings_are_the_defaults() -> None:
-    plan = load(Plan, presets(Plan)["cifar10"])
+    plan = load(SyntheticPlan, presets(SyntheticPlan)["cifar10"])
     assert plan.gan == PUBLISHED_GAN and plan.gan.network == "biggan"
     assert plan.gan.images == 100_000 * plan.gan.batch and plan.gan.d_steps == 5
     rates = [plan.classifier.rate(epoch) for epoch in (0, 99, 100, 149, 150, 179)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert (plan.classifier.depth, plan.classifier.width, plan.classifier.batch) == (20, 64, 125)
     assert plan.gan.ema_halflife == pytest.approx(64 * 0.6931 / 1e-4, rel=1e-3)
-    assert {"cifar10", "digits"} <= set(presets(Plan))
-    assert all(load(Plan, file).cells() for file in presets(Plan).values())
+    assert {"cifar10", "digits"} <= set(presets(SyntheticPlan))
+    assert all(load(SyntheticPlan, file).cells() for file in presets(SyntheticPlan).values())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_published_settings_are_the_defaults() -> None:
 )
 def test_plans_that_cannot_be_are_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse(Plan, text, "plan.toml")
+        parse(SyntheticPlan, text, "plan.toml")
 
 
 def test_conditioned_members_are_shown_what_was_missed(
@@ -151,9 +151,9 @@ def test_conditioned_members_are_shown_what_was_missed(
 
 def test_a_filter_that_starves_fails_its_cell_alone(tmp_path: Path) -> None:
     text = MICRO.replace("threshold = 0.0", "threshold = 1.0").replace("tries = 200", "tries = 1")
-    plan = parse(Plan, text.replace("sizes = [1, 2]", "sizes = []"), "x")
+    plan = parse(SyntheticPlan, text.replace("sizes = [1, 2]", "sizes = []"), "x")
     with pytest.raises(UapgenError, match=r"2 cells failed, the first is seed 0, fixed, transform\+filter\+truncation"):
-        run_plan(plan, tmp_path, device="cpu", say=lambda text: None)
+        run_plan(plan, tmp_path, device="cpu", say=lambda text: None).check()
     assert {row["name"] for row in collect(plan, tmp_path) if row["kind"] == "classifier"} == {
         "real data",
         "fixed, none",
@@ -179,7 +179,7 @@ def test_from_the_shell_and_once_more_with_a_uap(tmp_path: Path, monkeypatch: py
     }
     rows = Path("run/seed0/rows.jsonl").read_bytes()
     found = [json.loads(line) for line in rows.splitlines()]
-    plan = parse(Plan, MICRO, "plan.toml")
+    plan = parse(SyntheticPlan, MICRO, "plan.toml")
     assert [row["name"] for row in found if row["kind"] == "classifier"] == [
         "real data",
         *(c.name for c in plan.cells()),
@@ -223,7 +223,9 @@ def test_cheap_checks_come_first(words: list[str], message: str, tmp_path: Path)
 
 
 def test_another_plan_needs_another_folder(tmp_path: Path) -> None:
-    (tmp_path / "options.json").write_text(json.dumps({**_options(parse(Plan, MICRO, "x")), "precision": "fp32"}))
-    other = parse(Plan, MICRO.replace("latent_dim = 8", "latent_dim = 9"), "x")
+    (tmp_path / "options.json").write_text(
+        json.dumps({**_options(parse(SyntheticPlan, MICRO, "x")), "precision": "fp32"})
+    )
+    other = parse(SyntheticPlan, MICRO.replace("latent_dim = 8", "latent_dim = 9"), "x")
     with pytest.raises(UsageError, match=r"another run \(gan.latent_dim = 8 there, 9 now\)"):
         run_plan(other, tmp_path, device="cpu")

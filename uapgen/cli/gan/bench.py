@@ -31,12 +31,12 @@ def command(data: str | None, test: str | None, **options: Any) -> None:
     uapgen gan bench --preset digits --show > mine.toml
     uapgen gan bench mine.toml -o mine
     """
-    from ...longtail.bench.plan import Plan
+    from ...longtail.bench.plan import BenchPlan
 
-    plan = chosen_plan(Plan, options)
+    plan = chosen_plan(BenchPlan, options)
     if plan is None:
         return
-    from ...longtail.bench.run import Bench
+    from ...longtail.bench.run import lines_of, run_bench
     from ...longtail.bench.table import write_report
     from ...runtime import ensure_writable, start_process
 
@@ -44,14 +44,16 @@ def command(data: str | None, test: str | None, **options: Any) -> None:
     start_process(options["threads"])
     ensure_writable(out / "table.md")
     plan = dataclasses.replace(plan, data=data or plan.data, test=test or plan.test)
-    bench = Bench(
+    done = run_bench(
         plan,
         out,
         root=options["data_root"],
         annotator=options["annotator"],
         inception=options["inception"],
         device=options["device"],
+        jobs=chosen_jobs(options),
         say=say,
     )
-    click.echo(write_report(plan, bench.run(chosen_jobs(options)), out), nl=False)
+    click.echo(write_report(plan, lines_of(plan, done), out), nl=False)
     say(f"table and figures in {out}")
+    done.check()

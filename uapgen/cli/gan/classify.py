@@ -37,9 +37,9 @@ def command(
     uapgen gan classify --preset digits -o run --uap uap.safetensors
     uapgen gan classify plan.toml --data-root ~/data --seeds 0..4 -o run
     """
-    from ...longtail.synthetic.plan import Plan
+    from ...longtail.synthetic.plan import SyntheticPlan
 
-    plan = chosen_plan(Plan, options)
+    plan = chosen_plan(SyntheticPlan, options)
     if plan is None:
         return
     from ... import distributed
@@ -58,12 +58,18 @@ def command(
     ensure_writable(out / "table.md")
     start_process(options["threads"])
     jobs = chosen_jobs(options)
+
+    def write() -> None:
+        with atomic_write(out / "table.md") as temporary:
+            temporary.write_text(render(plan, collect(plan, out)))
+
     try:
-        run_plan(plan, out, uaps=uaps, device=device, precision=precision, jobs=jobs, restart=restart, say=say)
-    finally:
-        if (out / "options.json").is_file():
-            with atomic_write(out / "table.md") as temporary:
-                temporary.write_text(render(plan, collect(plan, out)))
+        done = run_plan(plan, out, uaps=uaps, device=device, precision=precision, jobs=jobs, restart=restart, say=say)
+    except KeyboardInterrupt:
+        write()
+        raise
+    write()
+    done.check()
     if not no_figures:
         from ...longtail.synthetic.figures import draw_figures
 

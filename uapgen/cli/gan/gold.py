@@ -33,19 +33,19 @@ def command(seeds: str | None, parts: tuple[str, ...], **options: Any) -> None:
     uapgen gan gold --preset svhn --data-root data --device cuda:0 -o runs/gold-svhn
     uapgen gan gold mine.toml --seeds 0..9 -o runs/mine
     """
-    from ...longtail.gold.plan import Plan
+    from ...longtail.gold.plan import GoldPlan
 
-    plan = chosen_plan(Plan, options)
+    plan = chosen_plan(GoldPlan, options)
     if plan is None:
         return
-    from ...longtail.gold import markdown, run
+    from ...longtail.gold import markdown, results_of, run
     from ...longtail.gold.experiment import PARTS
     from ...runtime import atomic_write, ensure_writable, start_process
 
     plan, out = chosen_seeds(plan, seeds), Path(options["out"])
     ensure_writable(out / "table.md")
     start_process(options["threads"])
-    records = run(
+    done = run(
         plan,
         out,
         root=options["data_root"],
@@ -54,7 +54,8 @@ def command(seeds: str | None, parts: tuple[str, ...], **options: Any) -> None:
         jobs=chosen_jobs(options),
         say=say,
     )
-    text = markdown(records)
+    text = markdown(results_of(done))
     with atomic_write(out / "table.md") as temporary:
         temporary.write_text(text)
     click.echo(text, nl=False)
+    done.check()

@@ -13,7 +13,9 @@ from ..gan_recipe import GanRecipe
 
 
 @dataclass(frozen=True)
-class Cell:
+class BenchCell:
+    """One GAN of a benchmark."""
+
     imbalance: float
     method: str
     seed: int
@@ -22,9 +24,14 @@ class Cell:
     def key(self) -> str:
         return f"{self.imbalance:g}/{self.method}/{self.seed}"
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The first entries of its record."""
+        return {"key": self.key, "imbalance": self.imbalance, "method": self.method, "seed": self.seed}
+
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """One benchmark. `gan` and `methods` ([method.NAME] in the file) are tables of `GanRecipe` fields; a method's win.
 
     A value of theirs may itself be a table, imbalance -> value: `balance = { 1 = 5, 10 = 7.5, 100 = 10 }`.
@@ -50,14 +57,14 @@ class Plan:
     samples: int = 10_000
     reference: int | None = None
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[BenchCell]:
         """In the order in which they run."""
         for imbalance in self.imbalances:
             for seed in self.seeds:
                 for method in self.methods:
-                    yield Cell(imbalance, method, seed)
+                    yield BenchCell(imbalance, method, seed)
 
-    def recipe(self, cell: Cell) -> GanRecipe:
+    def recipe(self, cell: BenchCell) -> GanRecipe:
         """Raises UsageError for fields and values that a `GanRecipe` does not have."""
         merged = {**self.gan, **self.methods[cell.method]}
         settings = {key: _at(value, cell.imbalance, key) for key, value in merged.items()}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import UapgenError
-from ...experiments.jobs import in_processes
+from ...experiments.cells import Cells, Experiment, Record, failed
+from ...experiments.jobs import PerProcess
 from ...experiments.records import Lines
 from ...gan import save_grid
 from ...runfolder import RunFolder
@@ -25,116 +26,127 @@ from ..generator import train_generator
 from ..metrics import load_inception
 from ..metrics.judge import GRID, Judge, by_class
 from ..sources import load_data
-from .plan import Cell, Plan
+from .plan import BenchCell, BenchPlan
 
-CELLS = "cells.jsonl"
-Say = Callable[[str], None]
+KEYS = ("imbalance", "method", "seed")
 
 
-class Bench:
-    """A plan in a folder: classifiers/, gans/, samples/ and CELLS.
+def run_bench(
+    plan: BenchPlan,
+    out: str | Path,
+    *,
+    root: str | Path | None = None,
+    annotator: str | Path | None = None,
+    inception: str | Path | None = None,
+    device: str | torch.device = "auto",
+    jobs: int = 1,
+    say: Callable[[str], None] = lambda text: None,
+) -> Experiment:
+    """Does what is missing of a plan in the folder `out` (cells.jsonl, classifiers/, gans/, samples/), `jobs` GANs at a
+    time, each in a process with its share of the CPU. `lines_of` has the lines; a GAN that fails is one with an error.
 
     root: where the data lies. annotator: the file of a classifier, in place of one that is trained here on all training
     images with a seed that no classifier in the loop has. inception: the file of FID's network.
-    Raises UsageError when `folder` holds another plan.
+    Raises UsageError when `out` holds another plan.
     """
+    bench = GanBench(plan, Path(out), root, annotator, inception, resolve_device(device))
+    hashes = {"data_sha256": bench.data.sha256, "test_sha256": bench.test.sha256}
+    given = {name: Path(file).name for name, file in (("annotator", annotator), ("inception", inception)) if file}
+    folder = RunFolder(out, {**asdict(plan), **hashes, **given})
+    cells = list(plan.cells())
+    experiment = Experiment(Lines(folder.path / "cells.jsonl"), KEYS, _headline, total=len(cells), say=say)
+    missing = experiment.missing(lambda cell: cell.identity, cells)
+    say(f"{len(cells)} GANs, {len(missing)} of them to train")
+    if missing:
+        experiment.run(bench.cell, bench.prepare(missing, experiment.cells), jobs)
+    return experiment
 
-    def __init__(
-        self,
-        plan: Plan,
-        folder: str | Path,
-        *,
-        root: str | Path | None = None,
-        annotator: str | Path | None = None,
-        inception: str | Path | None = None,
-        device: str | torch.device = "auto",
-        say: Say = print,
-    ) -> None:
-        self.plan, self.path, self.device, self.say = plan, Path(folder), resolve_device(device), say
-        self.files: dict[str, Any] = {"root": root, "annotator": annotator, "inception": inception}
-        self.data = load_data(plan.data, root=root, size=plan.size)
-        self.test = load_data(plan.test or plan.data, root=root, train=plan.test is not None, size=plan.size)
-        if plan.reference and plan.reference < len(self.test):
-            order = torch.randperm(len(self.test), generator=rng(0, "reference"))
-            self.test = self.test.subset(order[: plan.reference])
-        hashes = {"data_sha256": self.data.sha256, "test_sha256": self.test.sha256}
-        given = {name: Path(file).name for name, file in self.files.items() if file and name != "root"}
-        RunFolder(self.path, {**asdict(plan), **hashes, **given})
-        self.lines = Lines(self.path / CELLS)
-        self._judge: Judge | None = None
 
-    def run(self, jobs: int = 1) -> list[dict[str, Any]]:
-        """Does what is missing, `jobs` GANs at a time, each in a process with its share of the CPU; returns all lines.
+def lines_of(plan: BenchPlan, experiment: Experiment) -> list[Record]:
+    """The lines of the plan's cells, in the plan's order."""
+    lines = {experiment.cells.key(line): line for line in experiment.records()}
+    keys = [experiment.cells.key(cell.identity) for cell in plan.cells()]
+    return [lines[key] for key in keys if key in lines]
 
-        A GAN whose loss stops being finite is a line with its error.
+
+@dataclass
+class GanBench(PerProcess):
+    """What the cells of a plan share."""
+
+    plan: BenchPlan
+    path: Path
+    root: str | Path | None
+    annotator: str | Path | None
+    inception: str | Path | None
+    device: torch.device
+
+    @cached_property
+    def data(self) -> LabelledImages:
+        return load_data(self.plan.data, root=self.root, size=self.plan.size)
+
+    @cached_property
+    def test(self) -> LabelledImages:
+        plan = self.plan
+        test = load_data(plan.test or plan.data, root=self.root, train=plan.test is not None, size=plan.size)
+        if plan.reference and plan.reference < len(test):
+            order = torch.randperm(len(test), generator=rng(0, "reference"))
+            test = test.subset(order[: plan.reference])
+        return test
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(
+            load_classifier(self.annotator, device=self.device, precision="fp32")
+            if self.annotator
+            else self._train_annotator(),
+            self.test,
+            load_inception(self.inception, device=self.device) if self.inception else None,
+            self.plan.cas,
+            kid_blocks=10,
+        )
+
+    def prepare(self, wanted: list[BenchCell], cells: Cells) -> list[BenchCell]:
+        """Trains the classifiers that several cells share, before any of them starts; returns the cells that have
+        theirs.
         """
-        done = {line["key"] for line in self.lines.read()}
-        cells = list(self.plan.cells())
-        missing = [cell for cell in cells if cell.key not in done]
-        self.say(f"{len(cells)} GANs, {len(missing)} of them to train")
-        if missing:
-            self._prepare(missing)
-        for number, line in enumerate(self._lines(missing, jobs), len(cells) - len(missing) + 1):
-            self.lines.append(line)
-            self.say(f"{number}/{len(cells)} {line['key']}: {_summary(line)}")
-        order = {cell.key: place for place, cell in enumerate(cells)}
-        return sorted(self.lines.read(), key=lambda line: order[line["key"]])
+        _ = self.judge
+        ready = []
+        for cell in wanted:
+            with cells.failing(cell.identity):
+                if self.plan.recipe(cell).balance:
+                    self._classifier(self._training_data(cell), cell.seed)
+                ready.append(cell)
+        return ready
 
-    def _lines(self, cells: list[Cell], jobs: int) -> Iterator[dict[str, Any]]:
-        """A line for each cell, as they are done."""
-        if jobs == 1 or len(cells) < 2:
-            return map(self.cell, cells)
-        return in_processes(_work, cells, jobs, _start, (self.plan, self.path, self.files, self.device))
-
-    def _prepare(self, cells: list[Cell]) -> None:
-        """Classifiers that several cells share, before any of them starts."""
-        self.judge()
-        for cell in cells:
-            if self.plan.recipe(cell).balance:
-                self._classifier(self._training_data(cell), cell.seed)
-
-    def _training_data(self, cell: Cell) -> LabelledImages:
-        return long_tailed(self.data, cell.imbalance, kind=self.plan.kind, n_max=self.plan.n_max)
-
-    def cell(self, cell: Cell) -> dict[str, Any]:
+    def cell(self, cell: BenchCell, cells: Cells) -> None:
         """Trains and scores one GAN."""
+        cells.attempt(cell.identity, partial(self._measure, cell))
+
+    def _measure(self, cell: BenchCell) -> Record:
         recipe, started = self.plan.recipe(cell), time.monotonic()
         data = self._training_data(cell)
-        about = {"key": cell.key, "imbalance": cell.imbalance, "method": cell.method, "seed": cell.seed}
-        try:
-            trained = train_generator(
-                data,
-                recipe,
-                folder=self.path / "gans" / cell.key.replace("/", "-"),
-                classifier=self._classifier(data, cell.seed) if recipe.balance else None,
-                seed=cell.seed,
-                device=self.device,
-                save_every=max(recipe.images // 4, recipe.batch),
-            )
-        except UapgenError as error:
-            return {**about, "error": str(error)}
+        trained = train_generator(
+            data,
+            recipe,
+            folder=self.path / "gans" / cell.key.replace("/", "-"),
+            classifier=self._classifier(data, cell.seed) if recipe.balance else None,
+            seed=cell.seed,
+            device=self.device,
+            save_every=max(recipe.images // 4, recipe.batch),
+        )
         seconds = time.monotonic() - started
         images, labels = trained.sample(self.plan.samples, seed=cell.seed)
-        scores = self.judge().score(images, labels, trained.counts)
+        scores = self.judge.score(images, labels, trained.counts)
         self._sheet(cell, images)
-        return {**about, "seconds": round(seconds, 1), "counts": trained.counts.tolist(), "scores": scores}
+        return {"seconds": round(seconds, 1), "counts": trained.counts.tolist(), "scores": scores}
+
+    def _training_data(self, cell: BenchCell) -> LabelledImages:
+        return long_tailed(self.data, cell.imbalance, kind=self.plan.kind, n_max=self.plan.n_max)
 
     def _classifier(self, data: LabelledImages, seed: int) -> Victim:
         """In the loop: trained on the same long-tailed images, with the seed of the GAN."""
         folder = self.path / "classifiers" / f"{data.name}-{seed}"
         return train_classifier(data, self.plan.classifier, folder=folder, seed=seed, device=self.device)
-
-    def judge(self) -> Judge:
-        if self._judge is None:
-            file, inception = self.files["annotator"], self.files["inception"]
-            self._judge = Judge(
-                load_classifier(file, device=self.device, precision="fp32") if file else self._train_annotator(),
-                self.test,
-                load_inception(inception, device=self.device) if inception else None,
-                self.plan.cas,
-                kid_blocks=10,
-            )
-        return self._judge
 
     def _train_annotator(self) -> Victim:
         return train_classifier(
@@ -147,29 +159,13 @@ class Bench:
             precision="fp32",
         )
 
-    def _sheet(self, cell: Cell, images: Tensor) -> None:
-        save_grid(
-            by_class(self.judge().annotator, images) / 255,
-            self.path / "samples" / f"{cell.key.replace('/', '-')}.png",
-            columns=GRID,
-        )
+    def _sheet(self, cell: BenchCell, images: Tensor) -> None:
+        file = self.path / "samples" / f"{cell.key.replace('/', '-')}.png"
+        save_grid(by_class(self.judge.annotator, images) / 255, file, columns=GRID)
 
 
-_worker: Bench
-
-
-def _start(plan: Plan, path: Path, files: dict[str, Any], device: torch.device) -> None:
-    """Of a worker process."""
-    global _worker
-    _worker = Bench(plan, path, **files, device=device)
-
-
-def _work(cell: Cell) -> dict[str, Any]:
-    return _worker.cell(cell)
-
-
-def _summary(line: dict[str, Any]) -> str:
-    if "error" in line:
-        return f"failed: {line['error']}"
+def _headline(line: dict[str, Any]) -> str:
+    if failed(line):
+        return str(line["key"])
     kl, distance = (line["scores"][name]["value"] for name in ("kl", "Frechet-annotator"))
-    return f"KL {kl:.3f} nats, Fréchet (annotator) {distance:.2f}; {line['seconds']:.0f} s"
+    return f"{line['key']}: KL {kl:.3f} nats, Fréchet (annotator) {distance:.2f}; {line['seconds']:.0f} s"

@@ -14,7 +14,7 @@ import torch
 from ...runtime import atomic_write
 from ...tables import markdown_table, spread
 from ..metrics import draw_histogram
-from .plan import Plan
+from .plan import BenchPlan
 
 COLUMNS = {  # figure -> heading, decimals
     "kl": ("KL (nats)", 3),
@@ -31,7 +31,7 @@ COLUMNS = {  # figure -> heading, decimals
 }
 
 
-def summarise(plan: Plan, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarise(plan: BenchPlan, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each imbalance and method: values over seeds by figure; a missing value (None) makes its row's None."""
     rows = []
     for imbalance in plan.imbalances:
@@ -65,7 +65,7 @@ def _moments(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def render(plan: Plan, lines: Sequence[dict[str, Any]]) -> str:
+def render(plan: BenchPlan, lines: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown, with what was measured on what."""
     rows = summarise(plan, lines)
     names = [name for name in COLUMNS if any(name in row["figures"] for row in rows)]
@@ -91,7 +91,7 @@ def _cell(figures: dict[str, Any] | None, digits: int) -> str:
     return "-" if figures is None or figures["mean"] is None else spread(figures["values"], digits)
 
 
-def _about(plan: Plan, lines: Sequence[dict[str, Any]]) -> str:
+def _about(plan: BenchPlan, lines: Sequence[dict[str, Any]]) -> str:
     good = [line for line in lines if "error" not in line]
     if not good:
         return "No GAN is finished."
@@ -112,7 +112,7 @@ def _about(plan: Plan, lines: Sequence[dict[str, Any]]) -> str:
     return text
 
 
-def write_report(plan: Plan, lines: Sequence[dict[str, Any]], folder: Path) -> str:
+def write_report(plan: BenchPlan, lines: Sequence[dict[str, Any]], folder: Path) -> str:
     """Writes table.md, results.json and a histogram figure for each imbalance; returns the table."""
     table = render(plan, lines)
     for name, text in (

@@ -14,17 +14,18 @@ from ...gan.gold import (
 )
 from .active import Active, Pool, choose, learn
 from .capacity import Fitting, capacity_figure, fitting_capacity, of_generator, of_set
-from .experiment import markdown, run
+from .experiment import run
 from .networks import networks
-from .plan import Plan
+from .plan import GoldPlan
 from .rejection import Calibration, acceptance, calibrate, calibration, rejection_samples
+from .table import markdown, results_of
 from .training import Training, reweighting, signed_power, train
 
 __all__ = [
     "Active",
     "Calibration",
     "Fitting",
-    "Plan",
+    "GoldPlan",
     "Pool",
     "Training",
     "acceptance",
@@ -45,6 +46,7 @@ __all__ = [
     "real_gap",
     "rejection_samples",
     "rejection_scale",
+    "results_of",
     "reweighting",
     "run",
     "signed_power",

@@ -47,6 +47,11 @@ class Active:
     labelled_share: float = 0.25
     balanced: bool = False
 
+    @property
+    def labels(self) -> int:
+        """How many are asked for in all."""
+        return self.init + self.rounds * self.query
+
     def check(self) -> None:
         """Raises UsageError when the numbers make no experiment."""
         if min(self.init, self.query, self.images, self.checks) < 1 or min(self.rounds, self.validation) < 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +14,10 @@ from torch import Tensor
 from ...errors import UsageError
 from ...runtime import rng, tensor_sha256
 from ..data import LabelledImages
+from ..sources import load_data
+
+if TYPE_CHECKING:
+    from .plan import GoldData
 
 BLOBS, RADIUS, SPREAD = 6, 2.0, 0.5
 
@@ -117,3 +123,14 @@ def split_evenly(data: Examples, n: int, *, seed: int, key: str) -> tuple[Tensor
     kept = torch.ones(len(labels), dtype=torch.bool)
     kept[picked] = False
     return picked, order[kept[order]]
+
+
+def load_examples(data: GoldData, root: str | Path | None = None) -> tuple[Examples, Examples]:
+    """Training and test part. Raises what `load_data` raises."""
+    if data.spec == "blobs":
+        return blobs(data.points, seed=0), blobs(data.points, seed=1)
+    held = load_data(data.spec, root=root, train=not data.test_only, size=data.resize)
+    test = (
+        load_data(data.test, root=root, size=32) if data.test else load_data(data.spec, root=root, train=False, size=32)
+    )
+    return of_images(held, window=None if data.resize == 32 else 32), of_images(test)

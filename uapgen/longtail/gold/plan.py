@@ -13,7 +13,7 @@ from .training import Training
 
 
 @dataclass(frozen=True)
-class Data:
+class GoldData:
     """spec: blobs, or what `load_data` takes. test: another spec for the test part, where `spec` is a path.
 
     resize: pixels of the training images, out of which windows of 32 are cut. test_only: the test part is used for
@@ -28,7 +28,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Nets:
+class GoldNetworks:
     """See `networks`."""
 
     kind: Kind
@@ -58,11 +58,11 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GoldPlan:
     """A whole experiment; a part without its section is not run."""
 
-    data: Data
-    networks: Nets
+    data: GoldData
+    networks: GoldNetworks
     training: Training
     fitting: Fitting = field(default_factory=Fitting)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .ensemble import METHODS, PUBLISHED_GAN, distance_sums, drawn_by, missed, sample_weights, train_ensemble
 from .measures import under_uap
-from .plan import Plan
+from .plan import SyntheticPlan
 from .run import run_plan
 from .source import ClassifierFilter, Sample, Source, Transform, sampler, truncated_latents
 from .training import PUBLISHED, Outcome, train_on
@@ -18,9 +18,9 @@ __all__ = [
     "PUBLISHED_GAN",
     "ClassifierFilter",
     "Outcome",
-    "Plan",
     "Sample",
     "Source",
+    "SyntheticPlan",
     "Transform",
     "distance_sums",
     "drawn_by",

@@ -17,9 +17,8 @@ from ...runtime import atomic_write
 from ..data import LabelledImages
 from ..metrics import annotator_features
 from .ensemble import METHODS, missed
-from .plan import Cell, Plan
-from .run import seed_folder
-from .seed import Work
+from .plan import ClassifierCell, SyntheticPlan
+from .run import SeedWork, seed_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,23 +26,23 @@ if TYPE_CHECKING:
 DPI = 150
 
 
-def draw_figures(plan: Plan, out: Path, *, device: str, precision: str) -> list[Path]:
+def draw_figures(plan: SyntheticPlan, out: Path, *, device: str, precision: str) -> list[Path]:
     """features.png and weights.png in `out`, of the plan's first seed; what they show is trained where it is missing.
 
     weights.png: the weightings of the plan's ensembles, else all four.
     """
-    work = Work(plan, plan.seeds[0], seed_folder(out, plan.seeds[0]), device, precision)
+    work = SeedWork(plan, plan.seeds[0], seed_folder(out, plan.seeds[0]), device, precision)
     classes = list(range(min(plan.samples.figure_classes, work.data.num_classes)))
     seen = {"real (test)": work.test}
     for label, tricks in (("generated", ()), (f"generated, psi {plan.grid.psi:g}", ("truncation",))):
-        source = work.source(Cell("fixed", tricks))
+        source = work.source(ClassifierCell("fixed", tricks))
         wanted = plan.samples.figure * work.data.num_classes
         seen[label] = source.dataset(wanted, batch=125, seed=work.seed + 2, name=label)
     shown = {name: _first_of_each(images, classes, plan.samples.figure) for name, images in seen.items()}
     values = {name: annotator_features(work.annotator, part.images).values for name, part in shown.items()}
     draw_features(values, {name: part.labels.cpu() for name, part in shown.items()}, out / "features.png")
 
-    members = work.members(Cell("fixed", ()))
+    members = work.members(ClassifierCell("fixed", ()))
     methods = [method for method in METHODS if method in plan.ensembles.methods] or list(METHODS)
     weights = {method: missed(work.data, members, work.annotator, method, work.seed) for method in methods}
     mine = (work.data.labels == classes[-1]).nonzero().flatten().cpu()[: 4 * plan.samples.figure]

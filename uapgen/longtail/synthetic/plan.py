@@ -18,7 +18,7 @@ TRICKS = ("transform", "filter", "truncation")
 
 
 @dataclass(frozen=True)
-class Cell:
+class ClassifierCell:
     """One way of making the images that a classifier is trained on."""
 
     mode: str
@@ -42,7 +42,7 @@ class Cell:
         return gans + (["shares " + "/".join(f"{share:g}" for share in self.shares)] if self.shares else [])
 
 
-def sources(cells: Iterable[Cell]) -> list[Cell]:
+def sources(cells: Iterable[ClassifierCell]) -> list[ClassifierCell]:
     """A cell for each source that `cells` sample from, without transformations and filter, each once."""
     plain = (
         dataclasses.replace(cell, mode="fixed", tricks=tuple(trick for trick in cell.tricks if trick == "truncation"))
@@ -114,7 +114,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SyntheticPlan:
     """Everything that decides the numbers. data, root, num_classes: see `load_data`; test: the test part, where `data`
     is a path. images: of a fixed set, and of an epoch on the fly; 0: as many as real.
     """
@@ -132,15 +132,15 @@ class Plan:
     ensembles: Ensembles = Ensembles()
     samples: Samples = Samples()
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[ClassifierCell]:
         """All cells, each once."""
-        found = [Cell(mode, parse_tricks(text)) for mode in self.grid.modes for text in self.grid.tricks]
+        found = [ClassifierCell(mode, parse_tricks(text)) for mode in self.grid.modes for text in self.grid.tricks]
         tricks = parse_tricks(self.ensembles.tricks)
         for size in self.ensembles.sizes:
             for method in self.ensembles.methods if size > 1 else (UNCONDITIONED,):
-                found.append(Cell("on-the-fly", tricks, size, method))
+                found.append(ClassifierCell("on-the-fly", tricks, size, method))
                 extra = [s for s in self.ensembles.shares if len(s) == size and method != UNCONDITIONED]
-                found += [Cell("on-the-fly", tricks, size, method, shares) for shares in extra]
+                found += [ClassifierCell("on-the-fly", tricks, size, method, shares) for shares in extra]
         return list(dict.fromkeys(found))
 
     def check(self) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ...tables import markdown_table, spread
 from .ensemble import UNCONDITIONED
-from .plan import Cell, Plan, parse_tricks, sources
-from .seed import REAL
+from .plan import ClassifierCell, SyntheticPlan, parse_tricks, sources
+from .run import REAL
 
 NOTES = """\
 Accuracy in per cent on the real test images; ± is the sample standard deviation over seeds. *Last*: after the last
@@ -25,7 +25,7 @@ them."""
 Rows = Sequence[dict[str, Any]]
 
 
-def render(plan: Plan, rows: Rows) -> str:
+def render(plan: SyntheticPlan, rows: Rows) -> str:
     """Tables of the grid, the ensembles, the sources and the perturbations, as far as there are rows for them."""
     scales = next((row["ms_ssim_scales"] for row in rows if row["kind"] == "source"), "fewer")
     seeds = ", ".join(map(str, plan.seeds))
@@ -41,19 +41,19 @@ def render(plan: Plan, rows: Rows) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _grid(plan: Plan, rows: Rows) -> str:
+def _grid(plan: SyntheticPlan, rows: Rows) -> str:
     if not plan.grid.modes or not plan.grid.tricks:
         return ""
     body = []
     for mode in plan.grid.modes:
-        cells = [Cell(mode, parse_tricks(text)).name for text in plan.grid.tricks]
+        cells = [ClassifierCell(mode, parse_tricks(text)).name for text in plan.grid.tricks]
         body.append([f"{mode}, last", *(_accuracy(rows, name, "last_accuracy") for name in cells)])
         body.append([f"{mode}, best", *(_accuracy(rows, name, "best_accuracy") for name in cells)])
     terms = f"filter p >= {plan.grid.threshold:g}, truncation at {plan.grid.psi:g}, crops out of {plan.grid.pad} pixels"
     return f"## One generator ({terms})\n\n" + markdown_table(["", *plan.grid.tricks], body, left=1)
 
 
-def _ensembles(plan: Plan, rows: Rows) -> str:
+def _ensembles(plan: SyntheticPlan, rows: Rows) -> str:
     settings = plan.ensembles
     if not settings.sizes or not settings.methods:
         return ""
@@ -68,14 +68,14 @@ def _ensembles(plan: Plan, rows: Rows) -> str:
         for method in settings.methods:
             alone = method == UNCONDITIONED
             missing = (size == 1 and not alone) or (shares is not None and alone)
-            names.append(None if missing else Cell("on-the-fly", tricks, size, method, shares).name)
+            names.append(None if missing else ClassifierCell("on-the-fly", tricks, size, method, shares).name)
         for kind in ("last", "best"):
             body.append([f"{size}{of}, {kind}", *(_accuracy(rows, name, f"{kind}_accuracy") for name in names)])
     title = f"## Ensembles, on the fly with {settings.tricks}\n\n"
     return title + markdown_table(["generators", *settings.methods], body, left=1)
 
 
-def _sources(plan: Plan, rows: Rows) -> str:
+def _sources(plan: SyntheticPlan, rows: Rows) -> str:
     columns: dict[str, Callable[[dict[str, Any]], float]] = {
         "MS-SSIM (x100)": lambda row: 100 * row["ms_ssim"],
         "Frechet-annotator": lambda row: row["frechet_annotator"],
@@ -87,7 +87,7 @@ def _sources(plan: Plan, rows: Rows) -> str:
     return "## Sources\n\n" + markdown_table(["source", *columns], body, left=1)
 
 
-def _perturbed(plan: Plan, rows: Rows) -> list[str]:
+def _perturbed(plan: SyntheticPlan, rows: Rows) -> list[str]:
     parts = []
     for key in dict.fromkeys(row["uap"] for row in rows if row["kind"] == "uap"):
         mine = [row for row in rows if row.get("uap") == key]
