@@ -14,9 +14,9 @@ from ...errors import UsageError
 from ...experiments.records import Lines
 from ...runtime import rng
 from . import capacity
-from .active import Pool, Strategy, learn
+from .active import QueryPool, Strategy, learn
 from .examples import Examples, split_evenly
-from .networks import Discriminator, Generator, networks
+from .networks import GoldDiscriminator, GoldGenerator, networks
 from .plan import Plan
 from .rejection import calibrate, generated, rejection_samples
 from .training import reweighting, train
@@ -109,7 +109,7 @@ class Bench:
             self._measure("active", strategy, seed, lambda: (capacity.of_generator(g), None), labels)
 
         learn(
-            Pool(train_part, first),
+            QueryPool(train_part, first),
             self.networks,
             self.plan.training,
             settings,
@@ -125,7 +125,7 @@ class Bench:
     def _fresh(self, row: str, seed: int) -> tuple[capacity.Sampler, None]:
         return capacity.of_generator(self._gan(row, seed)[0]), None
 
-    def _gan(self, row: str, seed: int) -> tuple[Generator, Discriminator]:
+    def _gan(self, row: str, seed: int) -> tuple[GoldGenerator, GoldDiscriminator]:
         """Trained, or read from its folder."""
         classes = self.real.num_classes
         g, d = self.networks.generator(classes, seed), self.networks.discriminator(classes, seed)
