@@ -15,13 +15,13 @@ from uapgen.errors import UapgenError, UsageError
 from uapgen.gan import (
     BigDiscriminator,
     BigGenerator,
-    Discriminator,
     DiscriminatorNetwork,
-    Generator,
     GeneratorNetwork,
     GroupSpectral,
     SNDCDiscriminator,
     SNDCGenerator,
+    SNResDiscriminator,
+    SNResGenerator,
     diff_augment,
     hinge,
     noise_scale,
@@ -50,7 +50,7 @@ def real(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def conditional_pairs() -> dict[str, tuple[GeneratorNetwork, DiscriminatorNetwork]]:
     return {
         "sndcgan": (SNDCGenerator(8, 4, num_classes=K), SNDCDiscriminator(4, num_classes=K)),
-        "snresgan": (Generator(8, 32, 2, num_classes=K), Discriminator(32, 2, num_classes=K)),
+        "snresgan": (SNResGenerator(8, 32, 2, num_classes=K), SNResDiscriminator(32, 2, num_classes=K)),
         "biggan": (BigGenerator(K, 32, 2, z_dim=8, embed_dim=6), BigDiscriminator(K, 32, 2)),
         "biggan64": (BigGenerator(K, 64, 2, z_dim=8, embed_dim=6, hierarchical=False), BigDiscriminator(K, 64, 2)),
         "noisy": (

@@ -183,7 +183,7 @@ def test_terms_are_those_of_the_loss(loss: Any) -> None:
 
 
 def test_reweighted_training_continues_in_the_same_bytes(tmp_path: Path) -> None:
-    from uapgen.longtail.gold import Training, train
+    from uapgen.longtail.gold import GoldTraining, train
     from uapgen.longtail.gold.examples import blobs
 
     def run(folder: Path, stop: int | None) -> str:
@@ -197,7 +197,7 @@ def test_reweighted_training_continues_in_the_same_bytes(tmp_path: Path) -> None
                 raise KeyboardInterrupt
 
         weight = reweighting(start=96)
-        plan = Training(images=192, batch=16)
+        plan = GoldTraining(images=192, batch=16)
         train(g, d, blobs(60).batch, plan, fake_weight=weight, callback=callback, **settings)
         return module_sha256(g)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from uapgen.errors import UsageError
-from uapgen.gan import Discriminator, Ema, Generator, sample_latents, save_grid
+from uapgen.gan import Ema, SNResDiscriminator, SNResGenerator, sample_latents, save_grid
 from uapgen.runtime import module_sha256, rng
 
 
@@ -41,7 +41,7 @@ def parameters(module: nn.Module) -> int:
 def test_generator_has_the_parameters_of_its_plan(size: int, width: int, channels: list[int]) -> None:
     c = channels
     expected = (128 + 1) * c[0] * 16 + sum(map(up_block, c, c[1:])) + 2 * c[-1] + conv(c[-1], 3, 3)
-    assert parameters(Generator(128, size, width)) == expected
+    assert parameters(SNResGenerator(128, size, width)) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_discriminator_has_the_parameters_of_its_plan(size: int, width: int, cha
     blocks = sum(map(down_block, c, c[1:]))
     if c[-1] == c[-2]:
         blocks -= conv(c[-1], c[-1], 1)  # neither size nor channels change: the skip is the identity
-    assert parameters(Discriminator(size, width)) == blocks + c[-1] + 1
+    assert parameters(SNResDiscriminator(size, width)) == blocks + c[-1] + 1
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_shapes_and_pixel_range(size: int) -> None:
-    g, d = Generator(16, size, width=2), Discriminator(size, width=2)
+    g, d = SNResGenerator(16, size, width=2), SNResDiscriminator(size, width=2)
     x = g(sample_latents(3, 16, rng(0, "z"))).detach()
     assert x.shape == (3, 3, size, size)
     assert x.dtype == torch.float32
@@ -67,7 +67,7 @@ def test_shapes_and_pixel_range(size: int) -> None:
 
 
 def test_discriminator_centres_pixels_and_sums_over_space() -> None:
-    d = Discriminator(32, width=4).eval()
+    d = SNResDiscriminator(32, width=4).eval()
     seen = {}
     d.blocks.register_forward_pre_hook(lambda _, args: seen.update(input=args[0]))
     d.blocks.register_forward_hook(lambda _, __, output: seen.update(features=output))
@@ -80,7 +80,7 @@ def test_discriminator_centres_pixels_and_sums_over_space() -> None:
 
 
 def test_spectral_norm_is_in_the_discriminator_only() -> None:
-    g, d = Generator(16, 32, width=2), Discriminator(32, width=4)
+    g, d = SNResGenerator(16, 32, width=2), SNResDiscriminator(32, width=4)
     for _ in range(50):
         d(torch.rand(1, 3, 32, 32))
     d.eval()
@@ -94,7 +94,7 @@ def test_spectral_norm_is_in_the_discriminator_only() -> None:
 
 
 def test_initial_weights_are_orthogonal_and_biases_zero() -> None:
-    g = Generator(16, 32, width=4)
+    g = SNResGenerator(16, 32, width=4)
     rows = g.blocks[0].conv1.weight.flatten(1)
     assert torch.allclose(rows @ rows.T, torch.eye(16), atol=1e-5)
     assert not g.project.bias.any()
@@ -103,19 +103,19 @@ def test_initial_weights_are_orthogonal_and_biases_zero() -> None:
 
 def test_the_seed_alone_decides_and_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
-    one = Generator(16, 32, 2, seed=3), Discriminator(32, 2, seed=3)
+    one = SNResGenerator(16, 32, 2, seed=3), SNResDiscriminator(32, 2, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(7)
-    two = Generator(16, 32, 2, seed=3), Discriminator(32, 2, seed=3)
+    two = SNResGenerator(16, 32, 2, seed=3), SNResDiscriminator(32, 2, seed=3)
     assert [module_sha256(m) for m in one] == [module_sha256(m) for m in two]
-    assert module_sha256(Generator(16, 32, 2, seed=4)) != module_sha256(one[0])
+    assert module_sha256(SNResGenerator(16, 32, 2, seed=4)) != module_sha256(one[0])
 
 
 def test_sizes_without_a_plan_are_refused() -> None:
     with pytest.raises(UsageError, match=r"size 48 .* \[32, 64, 128\]"):
-        Generator(size=48)
+        SNResGenerator(size=48)
     with pytest.raises(UsageError, match="width 0"):
-        Discriminator(32, 0)
+        SNResDiscriminator(32, 0)
 
 
 def test_latents_are_standard_normal_and_reproducible() -> None:

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from uapgen.errors import UapgenError, UsageError
-from uapgen.gan import ClassFrequency, Discriminator, Generator, RunningMean, hinge, mean_softmax, negentropy, train_gan
+from uapgen.gan import (
+    ClassFrequency,
+    RunningMean,
+    SNResDiscriminator,
+    SNResGenerator,
+    hinge,
+    mean_softmax,
+    negentropy,
+    train_gan,
+)
 from uapgen.runfolder import RunFolder, load_state
 from uapgen.runtime import module_sha256, rng
 
@@ -41,7 +50,7 @@ class InTheLoop:
         return 5 * loss, {"balance": loss.detach(), "nimg_seen": nimg}
 
 
-def train(folder: Path | RunFolder, images: int = 64, **options: Any) -> Generator:
+def train(folder: Path | RunFolder, images: int = 64, **options: Any) -> SNResGenerator:
     extra = InTheLoop()
     settings: dict[str, Any] = {
         "batch": 4,
@@ -55,7 +64,7 @@ def train(folder: Path | RunFolder, images: int = 64, **options: Any) -> Generat
         "grid_every": 32,
         "device": "cpu",
     }
-    g, d = Generator(8, 32, 4), Discriminator(32, 4)
+    g, d = SNResGenerator(8, 32, 4), SNResDiscriminator(32, 4)
     return train_gan(g, d, real, folder=folder, images=images, **(settings | options))
 
 
@@ -140,7 +149,7 @@ def test_training_moves_towards_the_real_images(tmp_path: Path) -> None:
         noise = torch.randn(n, 3, 32, 32, generator=generator)
         return (target + 0.02 * noise).clamp(0, 1)
 
-    g, d = Generator(8, 32, 4), Discriminator(32, 4)
+    g, d = SNResGenerator(8, 32, 4), SNResDiscriminator(32, 4)
     z = torch.randn(32, 8, generator=rng(0, "z"))
     before = (g(z).mean((0, 2, 3)) - target.flatten()).abs().max()
     rates = {"lr_g": 2e-3, "lr_d": 2e-3, "ema_halflife": 200.0, "ema_start": 1000}
@@ -165,7 +174,7 @@ def test_fresh_real_images_for_every_discriminator_step(tmp_path: Path) -> None:
         sums.append(float((images := real(n, generator)).sum()))
         return images
 
-    g, d = Generator(8, 32, 4), Discriminator(32, 4)
+    g, d = SNResGenerator(8, 32, 4), SNResDiscriminator(32, 4)
     train_gan(g, d, recorded, folder=tmp_path, images=8, batch=4, d_steps=3, device="cpu")
     assert len(sums) == len(set(sums)) == 6
 
@@ -181,8 +190,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_save(tmp_pat
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     with pytest.raises(UapgenError, match="discriminator's loss became nan"):
         train_gan(
-            Generator(8, 32, 4),
-            Discriminator(32, 4),
+            SNResGenerator(8, 32, 4),
+            SNResDiscriminator(32, 4),
             lambda n, generator: torch.full((n, 3, 32, 32), torch.nan),
             folder=tmp_path / "other",
             images=8,
@@ -211,8 +220,15 @@ def test_wrong_folders_sizes_and_counts_are_refused(whole: Path, tmp_path: Path)
         train(whole, seed=1)
     options = json.loads((whole / "options.json").read_text())
     with pytest.raises(UapgenError, match="holds another GAN"):
-        train_gan(Generator(8, 32, 6), Discriminator(32, 6), real, folder=RunFolder(whole, options), images=80, batch=4)
+        train_gan(
+            SNResGenerator(8, 32, 6),
+            SNResDiscriminator(32, 6),
+            real,
+            folder=RunFolder(whole, options),
+            images=80,
+            batch=4,
+        )
     with pytest.raises(UapgenError, match=r"real images are \(4, 3, 32, 32\), the generator's \(4, 3, 64, 64\)"):
-        train_gan(Generator(8, 64, 2), Discriminator(64, 2), real, folder=tmp_path / "a", images=4, batch=4)
+        train_gan(SNResGenerator(8, 64, 2), SNResDiscriminator(64, 2), real, folder=tmp_path / "a", images=4, batch=4)
     with pytest.raises(UsageError, match="d_steps 0"):
         train(tmp_path / "b", d_steps=0)

@@ -10,7 +10,7 @@ from .checkpoint import Ema
 from .class_balance import ClassBalance
 from .conditional import DiscriminatorNetwork, GeneratorNetwork
 from .losses import AdversarialLoss, hinge, non_saturating, relativistic, relativistic_average
-from .networks import Discriminator, Generator, sample_latents
+from .networks import SNResDiscriminator, SNResGenerator, sample_latents
 from .sndcgan import SNDCDiscriminator, SNDCGenerator
 from .spectral import GroupSpectral, noise_scale, rarity
 from .trainer import train_gan
@@ -21,15 +21,15 @@ __all__ = [
     "BigGenerator",
     "ClassBalance",
     "ClassFrequency",
-    "Discriminator",
     "DiscriminatorNetwork",
     "Ema",
-    "Generator",
     "GeneratorNetwork",
     "GroupSpectral",
     "RunningMean",
     "SNDCDiscriminator",
     "SNDCGenerator",
+    "SNResDiscriminator",
+    "SNResGenerator",
     "balance_loss",
     "bound",
     "coverage",

@@ -26,7 +26,7 @@ def sample_latents(n: int, dim: int, generator: torch.Generator, device: torch.d
     return torch.randn(n, dim, generator=generator, device=generator.device).to(device)
 
 
-class Generator(GeneratorNetwork):
+class SNResGenerator(GeneratorNetwork):
     """z (B, latent_dim) -> pixels (B,3,size,size) in [0,1]: tanh, mapped from [-1,1].
 
     `width` 64 at 64 pixels is the published network (1024-512-256-128-64 channels); 8 to 16 is enough for a CPU run.
@@ -61,7 +61,7 @@ class Generator(GeneratorNetwork):
         return to_pixels(self.to_rgb(F.leaky_relu(self.norm(x, condition), SLOPE)))
 
 
-class Discriminator(DiscriminatorNetwork):
+class SNResDiscriminator(DiscriminatorNetwork):
     """Pixels (B,3,size,size) in [0,1] -> logits (B,). Spectral norm in every layer; features are summed over pixels.
 
     With `num_classes`, `head` says what is done with labels. The initial weights depend on `seed` alone. Raises

@@ -23,7 +23,7 @@ from ..runtime import rng
 from ..victims import Victim
 from .balance import coverage
 from .losses import relativistic
-from .networks import Discriminator, Generator, sample_latents
+from .networks import SNResDiscriminator, SNResGenerator, sample_latents
 from .trainer import train_gan
 from .victim_loss import TermWeights, VictimTerms, resize
 
@@ -55,11 +55,11 @@ class GanSource:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: SNResGenerator,
         size: tuple[int, ...],
         real: ProxySource,
         record: dict[str, Any],
-        discriminator: Discriminator | None = None,
+        discriminator: SNResDiscriminator | None = None,
     ) -> None:
         self.generator, self.size, self.record = generator.eval().requires_grad_(False), size, record
         self.discriminator = discriminator.eval().requires_grad_(False) if discriminator else None
@@ -103,8 +103,8 @@ def proxy_gan(
     key = _key(victim, real, settings, seed)
     kept = cache_folder() / "gan" / f"{key}.safetensors"
     kept_d = kept.with_suffix(".discriminator.safetensors")
-    generator = Generator(settings.latent_dim, settings.size, settings.width, seed=seed).to(victim.device)
-    discriminator = Discriminator(settings.size, settings.width, seed=seed).to(victim.device)
+    generator = SNResGenerator(settings.latent_dim, settings.size, settings.width, seed=seed).to(victim.device)
+    discriminator = SNResDiscriminator(settings.size, settings.width, seed=seed).to(victim.device)
     wanted = [kept, kept_d] if with_discriminator else [kept]
     states = from_main(lambda: [load_state(file) for file in wanted] if all(map(Path.is_file, wanted)) else None)
     if states:
@@ -128,15 +128,15 @@ def proxy_gan(
 
 
 def _train(
-    generator: Generator,
-    discriminator: Discriminator,
+    generator: SNResGenerator,
+    discriminator: SNResDiscriminator,
     victim: Victim,
     real: ProxySource,
     settings: ProxyGanSettings,
     seed: int,
     folder: Path,
     callback: Callable[[int, dict[str, float]], None] | None,
-) -> tuple[Generator, dict[str, Any]]:
+) -> tuple[SNResGenerator, dict[str, Any]]:
     # The trainer hands every process its own part of the batch.
     terms = VictimTerms(
         victim.sharing(False), settings.weights, every=settings.victim_every, effective=settings.effective
@@ -181,7 +181,7 @@ def _train(
 
 
 @torch.no_grad()
-def measure_coverage(victim: Victim, generator: Generator, batch: int, seed: int) -> dict[str, float]:
+def measure_coverage(victim: Victim, generator: SNResGenerator, batch: int, seed: int) -> dict[str, float]:
     """Class coverage of COVERAGE_IMAGES samples on latents that no training step used."""
     draws = rng(seed, "gan-coverage")
     z = sample_latents(COVERAGE_IMAGES, generator.latent_dim, draws, victim.device)

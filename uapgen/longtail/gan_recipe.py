@@ -15,13 +15,13 @@ from ..gan import (
     BigDiscriminator,
     BigGenerator,
     ClassBalance,
-    Discriminator,
     DiscriminatorNetwork,
-    Generator,
     GeneratorNetwork,
     GroupSpectral,
     SNDCDiscriminator,
     SNDCGenerator,
+    SNResDiscriminator,
+    SNResGenerator,
     hinge,
     noise_scale,
     non_saturating,
@@ -115,7 +115,7 @@ class GanRecipe:
             noise = noise_scale(counts, strength=self.noise) if self.noise else None
             return BigGenerator(k, size, self.width, z_dim=self.latent_dim, noise=noise, seed=seed)
         if self.network == "resgan":
-            return Generator(self.latent_dim, size, self.width, num_classes=k, seed=seed)
+            return SNResGenerator(self.latent_dim, size, self.width, num_classes=k, seed=seed)
         return SNDCGenerator(self.latent_dim, self.width, size=size, num_classes=k, seed=seed)
 
     def discriminator(self, num_classes: int, size: int, seed: int) -> DiscriminatorNetwork:
@@ -124,7 +124,7 @@ class GanRecipe:
         if self.network == "biggan":
             return BigDiscriminator(k, size, self.width, head=head, seed=seed)
         if self.network == "resgan":
-            return Discriminator(size, self.width, num_classes=k, head=head, seed=seed)
+            return SNResDiscriminator(size, self.width, num_classes=k, head=head, seed=seed)
         return SNDCDiscriminator(self.width, size=size, num_classes=k, head=head, seed=seed)
 
 

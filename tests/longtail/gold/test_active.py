@@ -12,7 +12,7 @@ from torch import Tensor
 
 from uapgen.errors import UapgenError, UsageError
 from uapgen.gan.steps import UNLABELLED
-from uapgen.longtail.gold import Active, Pool, Training, choose, learn, networks, top, unlabelled_gap
+from uapgen.longtail.gold import Active, GoldTraining, QueryPool, choose, learn, networks, top, unlabelled_gap
 from uapgen.longtail.gold import active as module
 from uapgen.longtail.gold.examples import Examples, as_floats, blobs, split_evenly
 from uapgen.runtime import module_sha256, rng
@@ -23,10 +23,10 @@ SMALL = Active(init=2, query=2, images=64, rounds=2, validation=0)
 
 def run(
     data: Examples, folder: Path, active: Active = SMALL, strategy: Any = "gold", **options: Any
-) -> tuple[Pool, Any]:
+) -> tuple[QueryPool, Any]:
     """The pool at the end and the generator's hash after each round."""
     first, _ = split_evenly(data, active.init, seed=0, key="init")
-    pool, hashes = Pool(data, first), []
+    pool, hashes = QueryPool(data, first), []
     settings: dict[str, Any] = {
         "validate": lambda turn, check, g: 0.0,
         "report": lambda turn, labels, g: hashes.append((labels, module_sha256(g))),
@@ -35,7 +35,7 @@ def run(
         "seed": 0,
         "device": torch.device("cpu"),
     }
-    learn(pool, NETS, Training(images=1, batch=16), active, strategy, **(settings | options))
+    learn(pool, NETS, GoldTraining(images=1, batch=16), active, strategy, **(settings | options))
     return pool, hashes
 
 
@@ -49,7 +49,7 @@ def test_top_is_sorted_and_complete() -> None:
 @pytest.mark.parametrize("balanced", [False, True])
 def test_the_highest_gaps_of_the_pool_are_asked(balanced: bool) -> None:
     data, d = blobs(60), NETS.discriminator(2, 0)
-    pool = Pool(data, torch.arange(10))
+    pool = QueryPool(data, torch.arange(10))
     asked = choose(pool, d, 5, "gold", balanced=balanced, seed=0, turn=0)
     scores = unlabelled_gap(d.judge(data.x[10:]), balanced=balanced)
     assert asked.tolist() == (10 + top(scores, 5)).tolist()
@@ -58,7 +58,7 @@ def test_the_highest_gaps_of_the_pool_are_asked(balanced: bool) -> None:
 
 
 def test_random_queries_depend_on_seed_and_turn() -> None:
-    pool, d = Pool(blobs(60), torch.arange(10)), NETS.discriminator(2, 0)
+    pool, d = QueryPool(blobs(60), torch.arange(10)), NETS.discriminator(2, 0)
 
     def take(seed: int, turn: int) -> list[int]:
         return choose(pool, d, 5, "random", balanced=False, seed=seed, turn=turn).tolist()
@@ -76,10 +76,10 @@ def test_labels_of_the_pool_are_never_seen(tmp_path: Path) -> None:
     poisoned = 1 - data.labels
     poisoned[pool.labelled] = data.labels[pool.labelled]
     first, _ = split_evenly(data, 2, seed=0, key="init")
-    other = Pool(dataclasses.replace(data, labels=poisoned), first)
+    other = QueryPool(dataclasses.replace(data, labels=poisoned), first)
     again: list[tuple[int, str]] = []
     learn(
-        *(other, NETS, Training(images=1, batch=16), SMALL, "gold"),
+        *(other, NETS, GoldTraining(images=1, batch=16), SMALL, "gold"),
         validate=lambda turn, check, g: 0.0,
         report=lambda turn, labels, g: again.append((labels, module_sha256(g))),
         folder=tmp_path / "poisoned",
@@ -110,7 +110,7 @@ def test_first_labels_are_even_over_classes() -> None:
 
 def test_a_batch_is_labelled_in_part_and_real_in_whole() -> None:
     data = blobs(60)
-    pool = Pool(data, torch.tensor([3, 4]))
+    pool = QueryPool(data, torch.tensor([3, 4]))
     x, labels = pool.batch(16, rng(0), 0.25)
     assert (labels != UNLABELLED).tolist() == [True] * 4 + [False] * 12
     known = {tuple(row) for row in data.x[[3, 4]].tolist()}
@@ -175,7 +175,7 @@ def test_empty_pool_and_impossible_numbers(tmp_path: Path) -> None:
     d = NETS.discriminator(2, 0)
     for known, message in ((torch.arange(12), "0 examples are unlabelled"), (torch.arange(10), "2 examples")):
         with pytest.raises(UapgenError, match=f"{message}.*lower query"):
-            choose(Pool(blobs(12), known), d, 3, "gold", balanced=False, seed=0, turn=0)
+            choose(QueryPool(blobs(12), known), d, 3, "gold", balanced=False, seed=0, turn=0)
     wrong: list[dict[str, Any]] = [{"query": 0}, {"labelled_share": 0.0}, {"checks": 2}, {"fake_class": -1.0}]
     for change in wrong:
         with pytest.raises(UsageError):

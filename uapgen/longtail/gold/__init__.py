@@ -12,22 +12,22 @@ from ...gan.gold import (
     top,
     unlabelled_gap,
 )
-from .active import Active, Pool, choose, learn
+from .active import Active, QueryPool, choose, learn
 from .capacity import Fitting, capacity_figure, fitting_capacity, of_generator, of_set
 from .experiment import run
 from .networks import networks
 from .plan import GoldPlan
 from .rejection import Calibration, acceptance, calibrate, calibration, rejection_samples
 from .table import markdown, results_of
-from .training import Training, reweighting, signed_power, train
+from .training import GoldTraining, reweighting, signed_power, train
 
 __all__ = [
     "Active",
     "Calibration",
     "Fitting",
     "GoldPlan",
-    "Pool",
-    "Training",
+    "GoldTraining",
+    "QueryPool",
     "acceptance",
     "calibrate",
     "calibration",

@@ -21,7 +21,7 @@ from ...runfolder import load_state, save_state
 from ...runtime import rng
 from .examples import Examples, as_floats
 from .networks import Networks
-from .training import Training, train
+from .training import GoldTraining, train
 
 Strategy = Literal["gold", "random"]
 Validate = Callable[[int, int, GeneratorNetwork], float]
@@ -62,7 +62,7 @@ class Active:
             raise UsageError(f"{self.checks} checks need a validation set; give validation, e.g. 100")
 
 
-class Pool:
+class QueryPool:
     """Examples whose labels are hidden until they are asked for. `labels` (N,) holds UNLABELLED in all other places."""
 
     def __init__(self, data: Examples, first: Tensor) -> None:
@@ -100,7 +100,14 @@ class Pool:
 
 @torch.no_grad()
 def choose(
-    pool: Pool, discriminator: DiscriminatorNetwork, k: int, strategy: Strategy, *, balanced: bool, seed: int, turn: int
+    pool: QueryPool,
+    discriminator: DiscriminatorNetwork,
+    k: int,
+    strategy: Strategy,
+    *,
+    balanced: bool,
+    seed: int,
+    turn: int,
 ) -> Tensor:
     """Indices (k,) of the unlabelled examples to ask next. Raises UapgenError when the pool has fewer than k."""
     left = pool.unlabelled
@@ -115,9 +122,9 @@ def choose(
 
 
 def learn(
-    pool: Pool,
+    pool: QueryPool,
     networks: Networks,
-    training: Training,
+    training: GoldTraining,
     active: Active,
     strategy: Strategy,
     *,

@@ -17,9 +17,9 @@ from ...experiments.records import Lines
 from ...runfolder import RunFolder
 from ...runtime import resolve_device, rng
 from . import capacity
-from .active import Pool, Strategy, learn
+from .active import QueryPool, Strategy, learn
 from .examples import Examples, load_examples, split_evenly
-from .networks import Discriminator, Generator, Networks, networks
+from .networks import GoldDiscriminator, GoldGenerator, Networks, networks
 from .plan import GoldPlan
 from .rejection import calibrate, generated, rejection_samples
 from .training import reweighting, train
@@ -185,7 +185,7 @@ class GoldBench(PerProcess):
             measured(g, labels, None, self.test)
 
         learn(
-            Pool(train_part, first),
+            QueryPool(train_part, first),
             self.networks,
             self.plan.training,
             settings,
@@ -201,7 +201,7 @@ class GoldBench(PerProcess):
     def _fresh(self, row: str, seed: int) -> tuple[capacity.Sampler, None]:
         return capacity.of_generator(self._gan(row, seed)[0]), None
 
-    def _gan(self, row: str, seed: int) -> tuple[Generator, Discriminator]:
+    def _gan(self, row: str, seed: int) -> tuple[GoldGenerator, GoldDiscriminator]:
         """Trained, or read from its folder."""
         classes = self.real.num_classes
         g, d = self.networks.generator(classes, seed), self.networks.discriminator(classes, seed)

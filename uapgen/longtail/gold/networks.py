@@ -26,7 +26,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 SYNTHETIC = 512  # units of a layer of the networks for points
 
 
-class Generator(GeneratorNetwork):
+class GoldGenerator(GeneratorNetwork):
     """z (B, latent_dim) and labels (B,) -> points (B,2) or pixels (B,3,32,32) in [0,1]; grey pixels are repeated."""
 
     def __init__(self, body: nn.Module, latent_dim: int, num_classes: int, width: int, pixels: bool) -> None:
@@ -41,7 +41,7 @@ class Generator(GeneratorNetwork):
         return to_pixels(x).expand(-1, 3, -1, -1) if self.pixels else x
 
 
-class Discriminator(DiscriminatorNetwork):
+class GoldDiscriminator(DiscriminatorNetwork):
     """Points (B,2) or pixels (B,3,32,32) -> a logit and class logits. A grey one reads the first channel alone."""
 
     def __init__(self, body: nn.Module, features: int, num_classes: int, width: int, channels: int | None) -> None:
@@ -58,8 +58,8 @@ class Discriminator(DiscriminatorNetwork):
 class Networks(NamedTuple):
     """Makers of both networks for a number of classes and a seed."""
 
-    generator: Callable[[int, int], Generator]
-    discriminator: Callable[[int, int], Discriminator]
+    generator: Callable[[int, int], GoldGenerator]
+    discriminator: Callable[[int, int], GoldDiscriminator]
 
 
 def networks(kind: Kind, *, width: int = PUBLISHED, latent_dim: int = 100) -> Networks:
@@ -73,15 +73,15 @@ def networks(kind: Kind, *, width: int = PUBLISHED, latent_dim: int = 100) -> Ne
     make_g, make_d = BODIES[kind]
     channels = {"points": None, "grey": 1, "colour": 3}[kind]
 
-    def generator(num_classes: int, seed: int) -> Generator:
+    def generator(num_classes: int, seed: int) -> GoldGenerator:
         with seeded(seed, f"gold-generator-{kind}"):
             body = make_g(latent_dim + num_classes, width)
-            return Generator(body, latent_dim, num_classes, width, channels is not None)
+            return GoldGenerator(body, latent_dim, num_classes, width, channels is not None)
 
-    def discriminator(num_classes: int, seed: int) -> Discriminator:
+    def discriminator(num_classes: int, seed: int) -> GoldDiscriminator:
         with seeded(seed, f"gold-discriminator-{kind}"):
             body, features = make_d(width)
-            return Discriminator(body, features, num_classes, width, channels)
+            return GoldDiscriminator(body, features, num_classes, width, channels)
 
     return Networks(generator, discriminator)
 

@@ -9,7 +9,7 @@ from .active import Active
 from .capacity import Fitting
 from .networks import Kind, networks
 from .rejection import check_percentile
-from .training import Training
+from .training import GoldTraining
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class GoldPlan:
 
     data: GoldData
     networks: GoldNetworks
-    training: Training
+    training: GoldTraining
     fitting: Fitting = field(default_factory=Fitting)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     reweighting: bool = True

@@ -23,7 +23,7 @@ NEVER = 1 << 60
 
 
 @dataclass(frozen=True)
-class Training:
+class GoldTraining:
     """How GANs are trained; the defaults are the paper's, but for `images`, which it counts in epochs.
 
     fake_class: lambda_c, the factor of the class loss on generated images in the discriminator's step.
@@ -49,7 +49,7 @@ def train(
     generator: GeneratorNetwork,
     discriminator: DiscriminatorNetwork,
     real: Real,
-    training: Training,
+    training: GoldTraining,
     *,
     folder: Path,
     about: dict[str, Any],
