@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
-from .core.generators import shrunk
 from .core.held_out import HeldOut
 from .core.impressions import ImpressionSettings, class_impressions
-from .core.method import register
+from .core.layerwise import need_layers
+from .core.method import at_least, register, within
 from .core.run import Crafting
-from .nag import train_nag
+from .nag import NagSettings, train_nag
 
 
-@register("aaa", paper="Mopuri et al., ECCV 2018", year=2018, targeted=True)
+@register("aaa", paper="Mopuri et al., ECCV 2018", year=2018, targeted=True, check=need_layers)
 def aaa(
     run: Crafting,
     *,
-    share: float = 0.4,
-    impressions: int = 1000,
-    slots: int = 16,
-    climb_steps: int = 200,
-    batch: int = 32,
-    min_steps: int = 300,
-    lr: float = 3e-3,
-    latent: int = 10,
-    width: int = 16,
-    diversity: float = 1.0,
-    layer: float = 0.75,
-    candidates: int = 8,
-    held_out: float = 0.125,
+    share: Annotated[float, within(0, 1, low_open=True, high_open=True), "share of the budget for impressions"] = 0.4,
+    impressions: Annotated[int, at_least(1, at_most=100_000), "impressions, at most"] = 1000,
+    slots: Annotated[int, at_least(2, at_most=1024), "images that climb at a time"] = 16,
+    climb_steps: Annotated[int, at_least(1, at_most=100_000), "steps after which an image is given up"] = 200,
+    training: NagSettings,
+    held_out: Annotated[float, within(0, 1, high_open=True), "share of impressions set aside to choose on"] = 0.125,
 ) -> Tensor:
     """Asks the victim for images of its classes, then trains NAG's generator on them; sees no image.
 
@@ -41,19 +36,7 @@ def aaa(
     """
     settings = ImpressionSettings(slots=slots, steps=climb_steps, most=impressions)
     made = class_impressions(run, settings, images=int(share * run.budget), start=run.source)
-    held, rest = made.split(max(1, round(held_out * len(made))))
+    held, rest = made.split(min(max(1, round(held_out * len(made))), len(made) - 1))
     run.sources = [made]
     left = run.budget - run.cost.image_gradients
-    return train_nag(
-        run,
-        rest,
-        HeldOut(run, held, len(held), batch),
-        images=left,
-        batch=shrunk(batch, left, min_steps),
-        lr=lr,
-        latent=latent,
-        width=width,
-        diversity=diversity,
-        layer=layer,
-        candidates=candidates,
-    )
+    return train_nag(run, rest, HeldOut(run, held, len(held), training.batch), training, left)

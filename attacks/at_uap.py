@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..proxies import GaussianPrior, JigsawPrior, Mixture
 from .core.generators import shrunk
 from .core.losses import classification, cosine
-from .core.method import register
+from .core.method import above, at_least, register, within
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting
 from .core.steps import AdamStep, random_start
@@ -21,14 +21,14 @@ from .core.steps import AdamStep, random_start
 def at_uap(
     run: Crafting,
     *,
-    batch: int = 32,
-    min_steps: int = 150,
-    lr: float = 0.02,
-    inner_steps: int = 1,
-    radius: float = 0.1,
-    consistency: float = 0.5,
-    features: bool = False,
-    jigsaw: float = 0.5,
+    batch: Annotated[int, at_least(4, at_most=10_000), "images a step; shrinks where the budget is small"] = 32,
+    min_steps: Annotated[int, at_least(1, at_most=1_000_000), "fewest steps; the batch shrinks for them"] = 150,
+    lr: Annotated[float, above(0, at_most=1), "Adam's step in [0,1] pixel units"] = 0.02,
+    inner_steps: Annotated[int, at_least(0, at_most=1000), "steps of each image against delta"] = 1,
+    radius: Annotated[float, at_least(0, at_most=1000), "how far the inner steps move an image, in eps"] = 0.1,
+    consistency: Annotated[float, at_least(0, at_most=1000), "weight of outputs that agree"] = 0.5,
+    features: Annotated[bool, "compare penultimate features, not logits"] = False,
+    jigsaw: Annotated[float, within(0, 1), "share of jigsaws among the images, without --proxy"] = 0.5,
 ) -> Tensor:
     """Each image first takes `inner_steps` steps of its own against delta, and delta learns on these harder images.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core.method import register
+from .core.method import above, at_least, register
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting
 from .core.steps import AdamStep, random_start
@@ -17,7 +17,12 @@ from .core.steps import AdamStep, random_start
 @register(
     "cosine-uap", paper="Zhang et al., ICCV 2021", year=2021, images="driven", norms=("linf", "l2"), targeted=True
 )
-def cosine_uap(run: Crafting, *, batch: int = 32, lr: float = 0.02) -> Tensor:
+def cosine_uap(
+    run: Crafting,
+    *,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images a step"] = 32,
+    lr: Annotated[float, above(0, at_most=1), "Adam's step in [0,1] pixel units"] = 0.02,
+) -> Tensor:
     """Makes the victim's logits on x + delta point away from those on x: minimises their mean cosine, without labels.
 
     With a target, which the paper does not have: maximises their cosine to the target's axis. `lr` is Adam's, in [0,1]

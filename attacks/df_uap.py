@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from .core.labels import label_gradient
-from .core.method import register
+from .core.method import above, at_least, register
 from .core.optimise import optimise
 from .core.run import Crafting
 from .core.steps import AdamStep
 
 
 @register("df-uap", paper="Zhang et al., CVPR 2020", year=2020, images="driven", norms=("linf", "l2"), targeted=True)
-def df_uap(run: Crafting, *, batch: int = 32, lr: float = 0.005, kappa: float = 10.0, clip: bool = False) -> Tensor:
+def df_uap(
+    run: Crafting,
+    *,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images a step"] = 32,
+    lr: Annotated[float, above(0, at_most=1), "Adam's step in [0,1] pixel units"] = 0.005,
+    kappa: Annotated[float, at_least(0, at_most=1e6), "lead in logits beyond which an image stops pulling"] = 10.0,
+    clip: Annotated[bool, "cut x + delta to [0,1] while crafting"] = False,
+) -> Tensor:
     """Adam from zero on the clean class's lead in logits, or the target's lag; beyond `kappa` an image stops pulling.
 
     Labels are the victim's own clean predictions. `lr` in [0,1] pixel units. The paper leaves x + delta unclipped

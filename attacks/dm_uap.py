@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..victims import Victim
 from .core.labels import affordable, predict
 from .core.losses import classification
-from .core.method import register
+from .core.method import above, at_least, register, within
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting
 from .core.steps import AdamStep, random_start
@@ -77,17 +77,17 @@ def _lengths(images: Tensor) -> Tensor:
 def dm_uap(
     run: Crafting,
     *,
-    batch: int = 125,
-    lr: float = 0.1,
-    clamp: float = 9.0,
-    model_radius: float = 4.0,
-    model_steps: int = 10,
-    data_radius: float = 25.0,
-    data_steps: int = 10,
-    smoothing: float = 0.2,
-    stages: int = 20,
-    clip: bool = False,
-    min_steps: int = 25,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images a step; shrinks where the budget is small"] = 125,
+    lr: Annotated[float, above(0, at_most=1), "Adam's step in [0,1] pixel units"] = 0.1,
+    clamp: Annotated[float, above(0, at_most=1e6), "cross-entropy beyond which an image stops pulling"] = 9.0,
+    model_radius: Annotated[float, at_least(0, at_most=1000), "how far the weights move, L2"] = 4.0,
+    model_steps: Annotated[int, at_least(0, at_most=1000), "steps of the weights a batch"] = 10,
+    data_radius: Annotated[float, at_least(0, at_most=1000), "how far images move, L2 at 224x224"] = 25.0,
+    data_steps: Annotated[int, at_least(0, at_most=1000), "steps of the images a batch"] = 10,
+    smoothing: Annotated[float, within(-1, 1), "share of the label for all classes; below 0 sharpens it"] = 0.2,
+    stages: Annotated[int, at_least(1, at_most=1_000_000), "stairs in which both radii grow"] = 20,
+    clip: Annotated[bool, "cut x + delta to [0,1] while crafting"] = False,
+    min_steps: Annotated[int, at_least(1, at_most=1_000_000), "fewest steps; the batch shrinks for them"] = 25,
 ) -> Tensor:
     """Steps against the worst model and images nearby, for a pattern that generalises from few images.
 

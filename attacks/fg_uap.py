@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from .core.losses import cosine
-from .core.method import register
+from .core.method import above, at_least, register
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting
 from .core.steps import AdamStep, random_start
@@ -19,11 +19,11 @@ from .core.stopping import stop_on_images
 def fg_uap(
     run: Crafting,
     *,
-    batch: int = 32,
-    lr: float = 0.02,
-    weight_decay: float = 1e-5,
-    clip: bool = False,
-    looks: int = 10,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images a step"] = 32,
+    lr: Annotated[float, above(0, at_most=1), "Adam's step in [0,1] pixel units"] = 0.02,
+    weight_decay: Annotated[float, at_least(0, at_most=1000), "pull of delta towards 0"] = 1e-5,
+    clip: Annotated[bool, "cut x + delta to [0,1] while crafting"] = False,
+    looks: Annotated[int, at_least(1, at_most=10_000), "how often --stop-on images are looked at"] = 10,
 ) -> Tensor:
     """Minimises the mean cosine between the penultimate features of x + delta and of x, without labels.
 

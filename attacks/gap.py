@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .core.generators import ResnetGenerator, Training, offer, shrunk, step, strength
-from .core.method import register
+from .core.method import above, at_least, register
 from .core.optimise import repeat
 from .core.run import Crafting
 
@@ -18,13 +18,13 @@ from .core.run import Crafting
 def gap(
     run: Crafting,
     *,
-    batch: int = 30,
-    min_steps: int = 300,
-    lr: float = 2e-4,
-    width: int = 16,
-    blocks: int = 6,
-    least_likely: bool = True,
-    rescale: bool = True,
+    batch: Annotated[int, at_least(4, at_most=10_000), "images a step; shrinks where the budget is small"] = 30,
+    min_steps: Annotated[int, at_least(1, at_most=1_000_000), "fewest steps; the batch shrinks for them"] = 300,
+    lr: Annotated[float, above(0, at_most=1), "Adam's step of the generator"] = 2e-4,
+    width: Annotated[int, at_least(1, at_most=256), "channels of the generator; published 64"] = 16,
+    blocks: Annotated[int, at_least(0, at_most=64), "residual blocks of the generator"] = 6,
+    least_likely: Annotated[bool, "lead to the least likely class, not just away from the own"] = True,
+    rescale: Annotated[bool, "scale each channel down to eps, as published; else eps tanh"] = True,
 ) -> Tensor:
     """A ResNet generator turns one fixed noise image into one pattern; what is learnt are the network's weights.
 

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
 from ..proxies import ProxySource
 from .core.curricula import RangePrior, shown
-from .core.layerwise import Loss, background, layer_names, layer_outputs, raise_layers, stop_like_gd_uap
+from .core.layerwise import Loss, background, layer_names, layer_outputs, need_layers, raise_layers, stop_like_gd_uap
 from .core.losses import activation_energy
-from .core.method import register
+from .core.method import above, at_least, one_of, register
+from .core.plan import CraftPlan
 from .core.run import Crafting
 
 
-@register("gd-uap", paper="Mopuri et al., TPAMI 2018", year=2018, stops=True)
+def _check(plan: CraftPlan) -> None:
+    need_layers(plan)
+    if plan.params["prior"] == "data" and plan.source is None:
+        raise UsageError("gd-uap with prior=data reads images: give --proxy or --train-data")
+    if plan.params["prior"] == "range" and plan.source is not None:
+        raise UsageError("gd-uap with prior=range makes its own noise: use prior=data for the images given")
+
+
+@register("gd-uap", paper="Mopuri et al., TPAMI 2018", year=2018, stops=True, check=_check)
 def gd_uap(
     run: Crafting,
     *,
-    prior: str = "none",
-    lr: float = 0.1 / 255,
-    batch: int = 25,
-    rectify: bool = False,
-    normalise: bool = True,
-    min_steps: int = 100,
+    prior: Annotated[str, one_of("none", "range", "data"), "delta alone, Gaussian noise, or the images given"] = "none",
+    lr: Annotated[float, above(0, at_most=1), "Adam's step in [0,1] pixel units"] = 0.1 / 255,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images a step, with a prior; shrinks with the budget"] = 25,
+    rectify: Annotated[bool, "read the positive part of a layer only"] = False,
+    normalise: Annotated[bool, "feed what is evaluated, not the raw input of the public code"] = True,
+    min_steps: Annotated[int, at_least(1, at_most=1_000_000), "fewest steps; the batch shrinks for them"] = 100,
 ) -> Tensor:
     """Raises the energy of every layer, -sum_l log(1/2 ||a_l||^2), for delta alone, on noise, or on images.
 
@@ -59,12 +70,6 @@ def gd_uap(
 
 
 def _source(run: Crafting, prior: str) -> ProxySource | None:
-    if prior not in ("none", "range", "data"):
-        raise UsageError(f"prior={prior!r} is unknown; expected none, range or data")
-    if prior == "data" and run.source is None:
-        raise UsageError("gd-uap with prior=data reads images: give --proxy or --train-data")
-    if prior == "range" and run.source is not None:
-        raise UsageError("gd-uap with prior=range makes its own noise: use prior=data for the images given")
     source: ProxySource | None = RangePrior(run) if prior == "range" else run.source
     run.sources = [source] if source else []
     return source

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,25 +14,39 @@ from ..victims import Victim
 from .core.generators import PerturbationGenerator, Training, Without, offer, shrunk, step, strength
 from .core.held_out import HeldOut
 from .core.labels import predict
-from .core.layerwise import layer_names
-from .core.method import register
+from .core.layerwise import layer_names, need_layers
+from .core.method import above, at_least, register, within
 from .core.optimise import repeat
 from .core.run import Crafting
 
 
-@register("nag", paper="Mopuri et al., CVPR 2018", year=2018, images="driven", targeted=True)
+@dataclass(frozen=True)
+class NagSettings:
+    """How `train_nag` trains a generator and chooses among its patterns."""
+
+    batch: Annotated[int, at_least(4, at_most=10_000), "image-gradients a step; shrinks where the budget is small"] = 32
+    min_steps: Annotated[int, at_least(1, at_most=1_000_000), "fewest steps; the batch shrinks for them"] = 300
+    lr: Annotated[float, above(0, at_most=1), "Adam's step of the generator"] = 3e-3
+    latent: Annotated[int, at_least(1, at_most=4096), "numbers behind a pattern"] = 10
+    width: Annotated[int, at_least(1, at_most=256), "channels of the generator"] = 16
+    diversity: Annotated[float, at_least(0, at_most=1000), "weight of patterns that do different things"] = 1.0
+    layer: Annotated[float, within(0, 1), "place of the layer that tells patterns apart, as a share of depth"] = 0.75
+    candidates: Annotated[int, at_least(1, at_most=1000), "patterns among which the best is returned"] = 8
+
+
+@register(
+    "nag",
+    paper="Mopuri et al., CVPR 2018",
+    year=2018,
+    images="driven",
+    targeted=True,
+    check=need_layers,
+)
 def nag(
     run: Crafting,
     *,
-    batch: int = 32,
-    min_steps: int = 300,
-    lr: float = 3e-3,
-    latent: int = 10,
-    width: int = 16,
-    diversity: float = 1.0,
-    layer: float = 0.75,
-    candidates: int = 8,
-    held_out: int = 64,
+    training: NagSettings,
+    held_out: Annotated[int, at_least(1, at_most=10_000), "images set aside to choose a pattern on"] = 64,
 ) -> Tensor:
     """A generator z ~ U(-1,1)^`latent` -> eps tanh(...) that learns many different patterns; one of them is returned.
 
@@ -47,44 +62,20 @@ def nag(
     those images are never trained on.
     """
     assert run.source is not None
-    held = HeldOut(run, run.source, held_out, batch)
-    return train_nag(
-        run,
-        Without(run.source, held.images),
-        held,
-        images=run.budget,
-        batch=shrunk(batch, run.budget, min_steps),
-        lr=lr,
-        latent=latent,
-        width=width,
-        diversity=diversity,
-        layer=layer,
-        candidates=candidates,
-    )
+    held = HeldOut(run, run.source, held_out, training.batch)
+    return train_nag(run, Without(run.source, held.images), held, training, run.budget)
 
 
-def train_nag(
-    run: Crafting,
-    source: ProxySource,
-    held_out: HeldOut,
-    *,
-    images: int,
-    batch: int,
-    lr: float,
-    latent: int,
-    width: int,
-    diversity: float,
-    layer: float,
-    candidates: int,
-) -> Tensor:
+def train_nag(run: Crafting, source: ProxySource, held_out: HeldOut, settings: NagSettings, images: int) -> Tensor:
     """Trains a generator on `source` for `images` image-gradients; the candidate (1,3,H,W) that scores best."""
-    victim, half = run.victim, batch // 2
+    victim, half = run.victim, shrunk(settings.batch, images, settings.min_steps) // 2
     h, w = victim.input_size[1:]
-    network = PerturbationGenerator((h, w), run.eps, latent_dim=latent, width=width, centred=True, seed=run.seed)
-    network = network.to(victim.device)
-    optimizer = torch.optim.Adam(network.parameters(), lr)
-    choice = network.latents(candidates, run.rng("latents"))
-    middle = layer_at(victim, layer)
+    network = PerturbationGenerator(
+        (h, w), run.eps, latent_dim=settings.latent, width=settings.width, centred=True, seed=run.seed
+    ).to(victim.device)
+    optimizer = torch.optim.Adam(network.parameters(), settings.lr)
+    choice = network.latents(settings.candidates, run.rng("latents"))
+    middle = layer_at(victim, settings.layer)
 
     def advance(generator: torch.Generator) -> dict[str, Any]:
         x = source.batch(half, generator)
@@ -95,7 +86,7 @@ def train_nag(
         probe = victim.probe((x.repeat(2, 1, 1, 1) + pairs).clamp(0, 1), layers=[middle])
         fool = fooling(probe.logits, labels.repeat(2), run.target)
         apart = distance(*victim.whole(probe.layers[0], 2 * half).chunk(2))
-        step(run, optimizer, fool - diversity * apart, 2 * half)
+        step(run, optimizer, fool - settings.diversity * apart, 2 * half)
         offer(run, lambda: network(choice[:1]))
         figures = {"loss": round(fool.item(), 5), "distance": round(apart.item(), 4)}
         return {**figures, "strength": strength(deltas, run.eps)}

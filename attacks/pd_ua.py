@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from ..errors import UsageError
 from ..proxies import PinkNoise
 from ..victims import Probe, Victim
 from .core.curricula import shown
-from .core.layerwise import background, first, layer_names
-from .core.method import register
+from .core.layerwise import background, first, layer_names, need_layers
+from .core.method import above, at_least, register, within
 from .core.optimise import gradient_of, optimise
+from .core.plan import CraftPlan
 from .core.run import Crafting
 from .core.steps import random_start
 
@@ -40,17 +41,23 @@ class MomentumStep:
         self._mean = tensors.get("momentum")
 
 
-@register("pd-ua", paper="Liu et al., ICCV 2019", year=2019, shares=False)
+def _check(plan: CraftPlan) -> None:
+    if plan.source is not None:
+        raise UsageError("pd-ua looks at delta alone and reads no image; leave the images out")
+    need_layers(plan)
+
+
+@register("pd-ua", paper="Liu et al., ICCV 2019", year=2019, shares=False, check=_check)
 def pd_ua(
     run: Crafting,
     *,
-    samples: int = 10,
-    dropout: float = 0.1,
-    style_share: float = 0.05,
-    levels: int = 4,
-    momentum: float = 0.9,
-    step: float = 0.1,
-    normalise: bool = True,
+    samples: Annotated[int, at_least(2, at_most=1000), "copies of delta a step; fewer where the budget is small"] = 10,
+    dropout: Annotated[float, within(0, 1, low_open=True, high_open=True), "share of the channels that drops"] = 0.1,
+    style_share: Annotated[float, within(0, 1), "share of the budget that goes into the texture"] = 0.05,
+    levels: Annotated[int, at_least(1, at_most=16), "octaves of the gradient's pyramid"] = 4,
+    momentum: Annotated[float, within(0, 1), "how much of the past a step keeps"] = 0.9,
+    step: Annotated[float, above(0, at_most=2), "length of a step, in eps"] = 0.1,
+    normalise: Annotated[bool, "feed what is evaluated, not the raw input of the public code"] = True,
 ) -> Tensor:
     """Raises the victim's uncertainty about delta alone, from a start that has the style of a texture.
 
@@ -67,10 +74,6 @@ def pd_ua(
     Budgets below 1,000 take fewer `samples`, for 100 steps.
     """
     victim = run.victim
-    if run.source is not None:
-        raise UsageError("pd-ua looks at delta alone and reads no image; leave the images out")
-    if not 0 < dropout < 1:
-        raise UsageError(f"pd-ua drops a share of the channels above 0 and below 1; got dropout={dropout}")
     names = layer_names(victim)
     still = background(victim, normalise)
     samples = max(2, min(samples, run.budget // 100))

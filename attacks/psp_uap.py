@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
 from ..images.warp import random_resized_crops, random_transform, unchanged
 from ..proxies import DeltaCrops
 from .core.curricula import shown
-from .core.layerwise import first, follow_curriculum, layer_names
+from .core.layerwise import first, follow_curriculum, layer_names, need_layers
 from .core.losses import activation_energy, stubborn_weights
-from .core.method import register
+from .core.method import above, at_least, one_of, register, within
 from .core.run import Crafting
 
 
-@register("psp-uap", paper="Lee et al., CVPR 2025", year=2025, stops=True)
+@register("psp-uap", paper="Lee et al., CVPR 2025", year=2025, stops=True, check=need_layers)
 def psp_uap(
     run: Crafting,
     *,
-    prior: str = "jigsaw",
-    share: float = 0.7,
-    temperature: float = 3.0,
-    crops: int = 10,
-    transforms: bool = True,
-    intensity: float = 4.0,
-    reweight: bool = True,
-    lr: float = 0.1,
-    normalise: bool = False,
+    prior: Annotated[str, one_of("jigsaw", "gaussian"), "artificial images to craft on, without --proxy"] = "jigsaw",
+    share: Annotated[float, within(0, 1, low_open=True), "share of the layers that is read, from the first on"] = 0.7,
+    temperature: Annotated[float, within(0.01, 1000), "softens the predictions behind the weights"] = 3.0,
+    crops: Annotated[int, at_least(1, at_most=1000), "crops of each prior image + delta"] = 10,
+    transforms: Annotated[bool, "rotate, brighten or shuffle the samples"] = True,
+    intensity: Annotated[float, within(0.8, 100), "largest factor of intensities"] = 4.0,
+    reweight: Annotated[bool, "weigh samples by how little their prediction moves"] = True,
+    lr: Annotated[float, above(0, at_most=1), "Adam's step in [0,1] pixel units"] = 0.1,
+    normalise: Annotated[bool, "feed what is evaluated, not the raw input of the public code"] = False,
 ) -> Tensor:
     """Raises the activations of the first `share` of the layers on images made of zoomed pieces of the pattern itself.
 
@@ -47,11 +47,6 @@ def psp_uap(
     `lr`, `normalise`, the curricula (10 image-gradients a step, doubled as trm-uap's batch), --proxy and --stop-on are
     those of trm-uap. Budgets too small for 100 steps of the growing batch keep it smaller.
     """
-    if crops < 1 or intensity < 0.8 or temperature <= 0:
-        raise UsageError(
-            "psp-uap needs crops >= 1, intensity >= 0.8 and temperature > 0; "
-            f"got crops={crops}, intensity={intensity}, temperature={temperature}"
-        )
     victim = run.victim
     read = first(layer_names(victim), share)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ..perturbation.ball import project
 from .core.labels import label_loss, labels_of
-from .core.method import register
+from .core.method import above, at_least, one_of, register
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting
 from .core.steps import SteepestStep, steepest
@@ -19,13 +19,13 @@ from .core.steps import SteepestStep, steepest
 def sga(
     run: Crafting,
     *,
-    batch: int = 250,
-    minibatch: int = 10,
-    passes: int = 4,
-    loss: str = "ce",
-    clamp: float = 9.0,
-    step: float = 0.1,
-    min_steps: int = 60,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images an outer step; shrinks where the budget is small"] = 250,
+    minibatch: Annotated[int, at_least(1, at_most=10_000), "images an inner step"] = 10,
+    passes: Annotated[int, at_least(1, at_most=1000), "how often an outer step walks through its images"] = 4,
+    loss: Annotated[str, one_of("ce", "logit"), "cross-entropy to the class, or its logit"] = "ce",
+    clamp: Annotated[float, above(0, at_most=1e6), "cross-entropy beyond which an image stops pulling"] = 9.0,
+    step: Annotated[float, above(0, at_most=2), "length of a step, in eps"] = 0.1,
+    min_steps: Annotated[int, at_least(1, at_most=1_000_000), "fewest steps; the batch shrinks for them"] = 60,
 ) -> Tensor:
     """Sign steps along gradients that were averaged over an inner run of small noisy minibatches.
 
@@ -34,8 +34,6 @@ def sga(
     the cross-entropy against the victim's own clean prediction (or to the target class) cut at `clamp`, or `logit`,
     that class's logit. Where the budget would not allow `min_steps` outer steps, `batch` shrinks until it does:
     published settings assume some 800 steps.
-
-    Raises UsageError for another `loss`.
     """
     assert run.source is not None
     batch = max(minibatch, min(batch, run.budget // (min_steps * passes) // minibatch * minibatch))

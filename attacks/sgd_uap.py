@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from .core.labels import affordable, label_gradient
 from .core.losses import classification
-from .core.method import register
+from .core.method import above, at_least, register
 from .core.optimise import optimise
 from .core.run import Crafting
 from .core.steps import SteepestStep
@@ -22,7 +24,13 @@ from .core.steps import SteepestStep
     targeted=True,
 )
 def sgd_uap(
-    run: Crafting, *, batch: int = 100, beta: float = 12.0, step: float = 0.8, clip: bool = True, min_steps: int = 200
+    run: Crafting,
+    *,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images a step; shrinks where the budget is small"] = 100,
+    beta: Annotated[float, above(0, at_most=1e6), "cross-entropy beyond which an image stops pulling"] = 12.0,
+    step: Annotated[float, above(0, at_most=2), "length of a step, in eps"] = 0.8,
+    clip: Annotated[bool, "cut x + delta to [0,1] while crafting"] = True,
+    min_steps: Annotated[int, at_least(1, at_most=1_000_000), "fewest steps; the batch shrinks for them"] = 200,
 ) -> Tensor:
     """Sign steps of `step` * eps that maximise the mean of min(cross-entropy, `beta`), from zero.
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, did_you_mean
+from ..errors import UnfitVictimError, did_you_mean
 from ..victims import Victim
 from .core.labels import affordable
-from .core.method import register
+from .core.method import above, at_least, register, within
 from .core.optimise import repeat
+from .core.plan import CraftPlan
 from .core.run import Crafting
 from .core.steps import random_start, steepest
 
@@ -90,6 +91,13 @@ class _Vector:
         self.pattern, self.moved = tensors["pattern"], tensors["moved"].item()
 
 
+def _check(plan: CraftPlan) -> None:
+    known = [name for name, _ in plan.victim.module.named_modules() if name]
+    layer = str(plan.params["layer"])
+    if layer and layer not in known:
+        raise UnfitVictimError(f"{plan.victim.name} has no layer {layer!r}{did_you_mean(layer, known)}")
+
+
 @register(
     "sv-uap",
     paper="Khrulkov and Oseledets, CVPR 2018",
@@ -97,17 +105,18 @@ class _Vector:
     images="driven",
     norms=("linf", "l2"),
     shares=False,
+    check=_check,
 )
 def sv_uap(
     run: Crafting,
     *,
-    batch: int = 64,
-    layer: str = "",
-    depth: float = 0.2,
-    q: float = 10.0,
-    chunk: int = 8,
-    tolerance: float = 1e-4,
-    min_steps: int = 20,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images in all; fewer where the budget is small"] = 64,
+    layer: Annotated[str, "the layer's name; empty: by depth"] = "",
+    depth: Annotated[float, within(0, 1), "place of the layer, as a share of the layers"] = 0.2,
+    q: Annotated[float, above(1, at_most=1000), "norm of the layer's output"] = 10.0,
+    chunk: Annotated[int, at_least(1, at_most=10_000), "images at a time; decides memory only"] = 8,
+    tolerance: Annotated[float, at_least(0, at_most=2), "ends when a step turns v by less, 1 - cosine"] = 1e-4,
+    min_steps: Annotated[int, at_least(1, at_most=1_000_000), "fewest steps; the images shrink for them"] = 20,
 ) -> Tensor:
     """The unit pattern v (in L-inf, or L2) for which ||J v||_q is largest, by Boyd's power method, times eps.
 
@@ -116,12 +125,8 @@ def sv_uap(
     go no further than the layer. `batch` shrinks where the budget would not allow `min_steps` iterations; ends when an
     iteration turns v by less than `tolerance` (1 - cosine). v and -v are equal in this: the one that changes more
     predictions on the crafting images is returned.
-
-    Raises UsageError for a `layer` that the victim does not have, a `depth` outside of [0,1], `q` <= 1.
     """
     assert run.source is not None
-    if not (0 <= depth <= 1 and q > 1):
-        raise UsageError(f"depth={depth}, q={q}: expected a depth of 0 to 1 and q above 1")
     f = layer_map(run.victim, _choose(run.victim, layer, depth))
     images = run.source.batch(affordable(batch, run.budget, 2 * min_steps), run.rng("sv-images"))
     start = random_start(run.victim.input_size, 1.0, run.rng("start"), run.norm).to(run.victim.device)
@@ -144,12 +149,7 @@ def sv_uap(
 
 def _choose(victim: Victim, layer: str, depth: float) -> str | None:
     names = victim.layers()
-    if not layer:
-        return names[min(int(depth * len(names)), len(names) - 1)] if names else None
-    known = [name for name, _ in victim.module.named_modules() if name]
-    if layer not in known:
-        raise UsageError(f"{victim.name} has no layer {layer!r}{did_you_mean(layer, known)}")
-    return layer
+    return layer or (names[min(int(depth * len(names)), len(names) - 1)] if names else None)
 
 
 def _signed(run: Crafting, delta: Tensor, images: Tensor, chunk: int) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..distributed.rows import total
 from .core.curricula import shown
-from .core.layerwise import first, follow_curriculum, layer_names, layer_outputs
-from .core.method import register
+from .core.layerwise import first, follow_curriculum, layer_names, layer_outputs, need_layers
+from .core.method import above, at_least, one_of, register, within
 from .core.run import Crafting
 
 
@@ -29,17 +30,17 @@ def truncated_ratio(positive: Sequence[Tensor], negative: Sequence[Tensor], weig
     return weight * torch.stack([(energy + 1e-9).log() for energy in down]).sum() - raised
 
 
-@register("trm-uap", paper="Liu et al., ICCV 2023", year=2023, stops=True)
+@register("trm-uap", paper="Liu et al., ICCV 2023", year=2023, stops=True, check=need_layers)
 def trm_uap(
     run: Crafting,
     *,
-    prior: str = "jigsaw",
-    positive: float = 0.3,
-    negative: float = 0.2,
-    weight: float = 1.5,
-    lr: float = 0.1,
-    batch: int = 1,
-    normalise: bool = False,
+    prior: Annotated[str, one_of("jigsaw", "gaussian"), "artificial images to craft on, without --proxy"] = "jigsaw",
+    positive: Annotated[float, within(0, 1, low_open=True), "share of the layers whose positive part is raised"] = 0.3,
+    negative: Annotated[float, within(0, 1), "share of the layers whose negative part is lowered"] = 0.2,
+    weight: Annotated[float, at_least(0, at_most=1000), "factor of the negative term"] = 1.5,
+    lr: Annotated[float, above(0, at_most=1), "Adam's step in [0,1] pixel units"] = 0.1,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images of the first steps; grows along the run"] = 1,
+    normalise: Annotated[bool, "feed what is evaluated, not the raw input of the public code"] = False,
 ) -> Tensor:
     """Raises the positive and lowers the negative activations of the early layers, on artificial images.
 

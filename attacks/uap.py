@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
 from ..perturbation.ball import project
 from .core.labels import predict
-from .core.method import register
+from .core.method import at_least, one_of, register, within
 from .core.optimise import repeat
 from .core.run import Crafting
 
@@ -106,14 +105,14 @@ class _Passes:
 def uap(
     run: Crafting,
     *,
-    images: int = 10_000,
-    batch: int = 4,
-    delta: float = 0.2,
-    inner: str = "l2",
-    candidates: int = 10,
-    overshoot: float = 0.02,
-    steps: int = 10,
-    passes: int | None = None,
+    images: Annotated[int, at_least(1, at_most=100_000_000), "training images, a fifth of the budget at most"] = 10_000,
+    batch: Annotated[int, at_least(1, at_most=10_000), "images whose increments are computed together"] = 4,
+    delta: Annotated[float, within(0, 1, high_open=True), "ends when the share 1 - delta is fooled"] = 0.2,
+    inner: Annotated[str, one_of("l2", "linf"), "norm in which DeepFool measures distance"] = "l2",
+    candidates: Annotated[int, at_least(2, at_most=1_000_000), "classes that DeepFool weighs"] = 10,
+    overshoot: Annotated[float, at_least(0, at_most=100), "how far beyond the boundary, as a share"] = 0.02,
+    steps: Annotated[int, at_least(1, at_most=1000), "DeepFool steps an image, at most"] = 10,
+    passes: Annotated[int | None, at_least(1), "passes over the images, at most; none: as the budget allows"] = None,
 ) -> Tensor:
     """Walks through the training images and adds, for each not yet fooled, the DeepFool step that takes it across.
 
@@ -125,14 +124,8 @@ def uap(
     and takes up to `steps` steps of candidates - 1 image-gradients an image; as foolbox asks, x + delta is clipped to
     [0,1]. The paper passes some five times over `images` images; here there are at most a fifth
     of the budget, so that there is a second pass.
-
-    Raises UsageError for `delta` outside of [0,1), fewer than 2 `candidates` or another `inner`.
     """
     assert run.source is not None
-    if inner not in ("l2", "linf"):
-        raise UsageError(f"inner={inner!r} is unknown; expected l2 or linf")
-    if not 0 <= delta < 1 or candidates < 2:
-        raise UsageError(f"delta={delta}, candidates={candidates}: expected 0 <= delta < 1 and 2 candidates or more")
     source = run.source
     deepfool = DeepFool(run, inner=inner, candidates=candidates, overshoot=overshoot, steps=steps)
     batches = max(1, min(images, run.budget // 5) // batch)

@@ -19,6 +19,10 @@ class UsageError(UapgenError):
     exit_code = 2
 
 
+class UnfitVictimError(UsageError):
+    """A method finds nothing to work on in this victim; in a comparison the row fails, and the others go on."""
+
+
 def did_you_mean(given: str, known: Iterable[str], n: int = 3) -> str:
     """`"; did you mean 'a' or 'b'?"`, or nothing when no known name is near.
 

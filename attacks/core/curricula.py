@@ -8,7 +8,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ...errors import UsageError
 from ...images.warp import augmented
 from ...proxies import GaussianPrior, JigsawPrior
 from ...victims import Victim
@@ -100,8 +99,6 @@ class CurriculumPrior:
         self.gaussian = GaussianPrior(size, device, std=(10.0, 127.0))
         self.kind, self.source = prior, run.source
         self.shift = 0.0 if normalise else 0.5
-        if prior not in ("jigsaw", "gaussian"):
-            raise UsageError(f"prior={prior!r} is unknown; expected jigsaw or gaussian")
         run.sources = [run.source or (self.jigsaw if prior == "jigsaw" else self.gaussian)]
 
     def batch(self, n: int, iteration: float, generator: torch.Generator) -> Tensor:

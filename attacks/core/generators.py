@@ -169,7 +169,7 @@ class _Block(nn.Module):
         self.noise = nn.Conv2d(max(1, outputs // 4), outputs, 1)
         with torch.no_grad():
             self.noise.weight.mul_(0.3)  # the same for all latents, so it must not drown them
-        self.norm = nn.GroupNorm(min(4, outputs), outputs)
+        self.norm = nn.GroupNorm(math.gcd(4, outputs), outputs)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         x = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import UsageError
 from .losses import classification
 from .optimise import Gradient, gradient_of
 from .run import Crafting
@@ -37,11 +36,7 @@ def affordable(batch: int, budget: int, min_steps: int) -> int:
 def label_loss(name: str, target: int | None, clamp: float) -> Callable[[Tensor, Tensor], Tensor]:
     """`loss(logits (B,K), labels (B,))` to minimise: `ce`, minus the cross-entropy to the labels cut at `clamp`; or
     `logit`, the mean logit of the labels. With a target, whose labels they then are, the sign is the other one.
-
-    Raises UsageError for another name.
     """
-    if name not in ("logit", "ce"):
-        raise UsageError(f"loss={name!r} is unknown; expected logit or ce")
 
     def value(logits: Tensor, labels: Tensor) -> Tensor:
         if name == "ce":

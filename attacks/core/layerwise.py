@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import UsageError
+from ...errors import UnfitVictimError
 from ...victims import Victim
 from .curricula import CurriculumPrior, Schedule
 from .optimise import gradient_of, optimise
+from .plan import CraftPlan
 from .run import Crafting
 from .steps import HalvingStep, random_start
 from .stopping import StopOnImages, stop_on_images
@@ -27,17 +28,20 @@ LossOf = Callable[[Tensor, Tensor, int, float, torch.Generator], Loss]
 
 
 def layer_names(victim: Victim) -> list[str]:
-    """`victim.layers()`; raises UsageError where there is none before the classifier itself."""
+    """`victim.layers()`; raises UnfitVictimError where there is none before the classifier itself."""
     names = victim.layers()
     if not names:
-        raise UsageError(f"{victim.name} has no layers before its classifier; a layer method has nothing to read")
+        raise UnfitVictimError(f"{victim.name} has no layers before its classifier; a layer method has nothing to read")
     return names
 
 
+def need_layers(plan: CraftPlan) -> None:
+    """The check of a method that reads layers: raises UnfitVictimError for a victim without any."""
+    layer_names(plan.victim)
+
+
 def first(names: Sequence[str], share: float) -> list[str]:
-    """The first `share` of `names`, at least one. Raises UsageError unless 0 < share <= 1."""
-    if not 0 < share <= 1:
-        raise UsageError(f"a share of the layers is above 0 and at most 1; got {share}")
+    """The first `share` (above 0, at most 1) of `names`, at least one."""
     return list(names[: max(1, int(share * len(names) + 1e-6))])
 
 
@@ -114,8 +118,6 @@ def follow_curriculum(
     A step takes `batch` priors at first and 4 (jigsaw) or 8 times as many at the end, `crops` image-gradients each.
     `loss_of` prepares a step; the function that it returns is the loss of delta (1,3,H,W), to be minimised.
     """
-    if batch < 1:
-        raise UsageError(f"batch={batch} is not positive")
     priors = CurriculumPrior(run, prior, normalise)
     schedule = Schedule.fit(
         run.budget, batch=batch * crops, doublings=DOUBLINGS[prior], iterations=PUBLISHED_ITERATIONS
