@@ -23,16 +23,16 @@ from .core.steps import random_start
 
 
 class MomentumStep:
-    """delta - size * sign(m), m <- momentum * m + gradient / mean |gradient|; `size` in pixel units (L-inf)."""
+    """delta - lr * sign(m), m <- momentum * m + gradient / mean |gradient|; `lr` in pixel units (L-inf)."""
 
-    def __init__(self, size: float, momentum: float) -> None:
-        self.size, self.momentum = size, momentum
+    def __init__(self, lr: float, momentum: float) -> None:
+        self.lr, self.momentum = lr, momentum
         self._mean: Tensor | None = None
 
     def __call__(self, delta: Tensor, gradient: Tensor) -> Tensor:
         unit = gradient / gradient.abs().mean().clamp_min(1e-30)
         self._mean = unit if self._mean is None else self.momentum * self._mean + unit
-        return delta - self.size * self._mean.sign()
+        return delta - self.lr * self._mean.sign()
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self._mean is None else {"momentum": self._mean}

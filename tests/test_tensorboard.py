@@ -69,7 +69,7 @@ def test_craft_writes_what_its_log_holds(written: list[tuple[Any, ...]], place: 
     run = CliRunner().invoke(cli, [*CRAFT, "--tensorboard", "board", "-o", "u.safetensors"], catch_exceptions=False)
     assert run.exit_code == 0, run.output
     log = [json.loads(line) for line in Path("u.safetensors.run/stats.jsonl").read_text().splitlines()]
-    expected = [(line["stage"], "loss", line["loss"], line["images"]) for line in log]
+    expected = [(line["stage"], "loss", line["loss"], line["image_gradients"]) for line in log]
     assert [entry for entry in written if entry[1] == "loss"] == expected != []
     assert written[-1][0] == "close"
 

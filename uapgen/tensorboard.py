@@ -11,7 +11,7 @@ from .errors import UsageError
 
 
 class Scalars:
-    """A callback `(stage, done, total, figures)` that writes every number as a scalar over the images so far.
+    """A callback `(stage, done, total, figures)` that writes every number as a scalar over `done`, the images so far.
 
     Each stage is a run of its own, `folder/STAGE`. A run that goes on where it was interrupted writes over what it had
     written beyond that point. Raises UsageError at once where the package is missing.

@@ -167,8 +167,8 @@ def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int, pool: i
     real = Pool(run.source or Procedural(settings.size, run.victim.device), GAN_POOL, gan_seed)
 
     def callback(nimg: int, figures: dict[str, float]) -> None:
-        total = settings.images // settings.victim_every
-        run.report("gan", nimg // settings.victim_every, total, {k: round(v, 4) for k, v in figures.items()})
+        done = nimg // settings.victim_every
+        run.report("gan", done, {k: round(v, 4) for k, v in figures.items()}, uncounted=done)
 
     folder = run.folder.path / "gan" if run.folder else None
     made = proxy_gan(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...images.warp import random_shuffle, unchanged
 from ...proxies import DeltaCrops, GaussianPrior, PinkNoise, ProxySource
 from ..core.held_out import HeldOut
-from ..core.optimise import gradient_of, optimise
+from ..core.optimise import geometric, gradient_of, optimise
 from ..core.run import Crafting
 from ..core.steps import AdamStep
 from .objective import Objective
@@ -51,7 +51,7 @@ def refine(
     ends = []
     for i in range(rounds):
         objective, start = objectives[i % len(objectives)], starts[order[i % len(order)]]
-        ends.append(_anneal(run, f"refine{i}.", objective, images, start, left // rounds, lr, shuffle))
+        ends.append(_anneal(run, f"refine{i}", objective, images, start, left // rounds, lr, shuffle))
     reached = [held_out.score(end) for end in ends]
     run.notes["held_out"] = {"starts": scores, "ends": reached, "n": len(held_out.images)}
     return ends[reached.index(max(reached))]
@@ -70,20 +70,17 @@ def _anneal(
     """One refinement by Adam, whose step falls from lr[0] to lr[1] in SEGMENTS equal parts of the budget, or as many
     as it has batches.
     """
-    step = AdamStep(lr[0])
-    segments = max(1, min(SEGMENTS, budget // images.n))
-    each = max(1, budget // segments // images.n) * images.n
-    for i in range(segments):
-        step.lr = lr[0] * (lr[1] / lr[0]) ** (i / max(1, segments - 1))
-        delta = optimise(
-            run,
-            f"{stage}{i}",
-            lambda d, g: _gradient(run, objective, images, shuffle, d, g),
-            delta=delta,
-            step=step,
-            images=each,
-        )
-    return delta
+    batches = max(1, budget // images.n)
+    segments = min(SEGMENTS, batches)
+    return optimise(
+        run,
+        stage,
+        lambda d, g: _gradient(run, objective, images, shuffle, d, g),
+        delta=delta,
+        step=AdamStep(lr[0]),
+        images=batches // segments * segments * images.n,
+        schedule=geometric(*lr, segments),
+    )
 
 
 def _gradient(

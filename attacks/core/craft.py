@@ -44,7 +44,8 @@ def craft(
 
     With a `folder` the run saves its state there and the same call goes on after an interruption, ending in the same
     bytes; `restart` discards what is there. `marks` are image-gradients at which a copy of the pattern is kept in
-    `folder`/marks. `callback(stage, images done, images in all, figures)` hears of every iteration.
+    `folder`/marks. `callback(stage, spent, budget, figures)` hears of every iteration: its stage's name, the
+    image-gradients that the run has spent, its budget, and the iteration's numbers.
     Under torchrun (`distributed.init` was called) every process calls this with the same arguments and gets the same
     perturbation: each takes its rows of every batch, where the method `shares`, and does all of the work where not.
 

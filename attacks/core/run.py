@@ -19,7 +19,8 @@ from ...victims import Victim
 from .steps import tie
 
 Seen = TypeVar("Seen")
-Callback = Callable[[str, int, int, dict[str, Any]], None]  # stage, images done, images in all, figures
+# Stage, image-gradients that the run has spent, its budget, the iteration's figures.
+Callback = Callable[[str, int, int, dict[str, Any]], None]
 
 
 @dataclass
@@ -79,11 +80,15 @@ class Crafting:
         with torch.no_grad():
             return view(images)
 
-    def report(self, stage: str, done: int, total: int, figures: dict[str, Any]) -> None:
+    def report(self, stage: str, done: int, figures: dict[str, Any], *, uncounted: int = 0) -> None:
+        """Tells log and callback of an iteration, after `done` image-gradients of its stage; `uncounted` of them are
+        not in the cost yet.
+        """
         if self.folder:
             self.folder.log(stage=stage, images=done, **self.cost.as_dict(), **figures)
         if self.callback:
-            self.callback(stage, done, total, figures)
+            spent = min(self.cost.image_gradients + uncounted, self.budget)
+            self.callback(stage, spent, self.budget, figures)
 
     def saved(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The stage's last saved state on the victim's device; the cost is set back to what it was then."""

@@ -36,7 +36,11 @@ def saturation(delta: Tensor, eps: float) -> float:
 
 
 class Step(Protocol):
-    """A step rule: where to go from `delta` given the gradient of a loss to be minimised."""
+    """A step rule: where to go from `delta` given the gradient of a loss to be minimised; `lr`, in pixel units, may be
+    set between steps.
+    """
+
+    lr: float
 
     def __call__(self, delta: Tensor, gradient: Tensor) -> Tensor: ...
 
@@ -51,15 +55,13 @@ def steepest(gradient: Tensor, norm: str = "linf") -> Tensor:
 
 
 class SteepestStep:
-    """delta - size * steepest(gradient): sign descent in L-inf, the step of SGD-UAP, SPGD and SGA. `size` in pixel
-    units.
-    """
+    """delta - lr * steepest(gradient): sign descent in L-inf, as in SGD-UAP, SPGD and SGA. `lr` in pixel units."""
 
-    def __init__(self, size: float, norm: str = "linf") -> None:
-        self.size, self.norm = size, norm
+    def __init__(self, lr: float, norm: str = "linf") -> None:
+        self.lr, self.norm = lr, norm
 
     def __call__(self, delta: Tensor, gradient: Tensor) -> Tensor:
-        return delta - self.size * steepest(gradient, self.norm)
+        return delta - self.lr * steepest(gradient, self.norm)
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
@@ -122,6 +124,14 @@ class HalvingStep:
         self.eps, self.factor = eps, factor
         self.halvings = 0
         self._saturation, self._next = 0.0, 1.0
+
+    @property
+    def lr(self) -> float:
+        return self.adam.lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self.adam.lr = lr
 
     def start(self, delta: Tensor) -> Tensor:
         """Where the next step starts from: `delta`, or a part of it."""

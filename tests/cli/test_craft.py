@@ -124,7 +124,7 @@ def test_missing_weights_offline_fail_fast(place: Path, capsys: pytest.CaptureFi
 
 def test_sigkill_at_every_stage_ends_in_the_same_bytes(place: Path) -> None:
     command = [sys.executable, "-m", "uapgen", *CRAFT]
-    for marker in ("gan/gan.safetensors", "generator.safetensors", "refine0.3.safetensors"):
+    for marker in ("gan/gan.safetensors", "generator.safetensors", "refine0.safetensors"):
         process = subprocess.Popen(
             [*command, "-o", "a.safetensors"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
@@ -141,6 +141,10 @@ def test_sigkill_at_every_stage_ends_in_the_same_bytes(place: Path) -> None:
     done = subprocess.run([*command, "-o", "b.safetensors"], check=True, capture_output=True, text=True, env=whole)
     assert (place / "a.safetensors").read_bytes() == (place / "b.safetensors").read_bytes()
     assert done.stdout == "b.safetensors\n"
+    bars = [line for line in done.stderr.split("\n") if "/1200 [" in line]
+    assert len(bars) == 1, "one bar for the GAN, the generator and the refinement"
+    labels = [view.split(":")[0].strip() for view in bars[0].split("\r") if view]
+    assert (labels[0], labels[-1]) == ("gan", "refine0")
     assert Perturbation.load(place / "a.safetensors").data_class == "none"
     assert not list(place.rglob("*.tmp"))
 

@@ -97,8 +97,8 @@ def resumed(folder: Path) -> list[str]:
     """Hashes of a run that was killed in its third stage and goes on, and of one that was not; of two processes."""
     options: dict[str, Any] = {"method": "cbgan", "budget": 120, "seed": 2, **METHODS["cbgan"]}
 
-    def stop(stage: str, *_: object) -> None:
-        if stage == "refine0.4":
+    def stop(stage: str, spent: int, *_: object) -> None:
+        if stage == "refine0" and spent > 80:
             raise Killed
 
     with pytest.raises(Killed):
