@@ -42,11 +42,11 @@ def aaa(
     settings = ImpressionSettings(slots=slots, steps=climb_steps, most=impressions)
     made = class_impressions(run, settings, images=int(share * run.budget), start=run.source)
     held, rest = made.split(max(1, round(held_out * len(made))))
-    run.sources = [made]
+    run.draw_from(made, made_of=(run.source, held, rest))
     left = run.budget - run.cost.image_gradients
     return train_nag(
         run,
-        rest,
+        run.draw_from(rest),
         HeldOut(run, held, len(held), batch),
         images=left,
         batch=shrunk(batch, left, min_steps),

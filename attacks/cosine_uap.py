@@ -36,7 +36,7 @@ def cosine_uap(run: Crafting, *, batch: int = 32, lr: float = 0.02) -> Tensor:
                 return -F.normalize(logits)[:, run.target].mean()
             return F.cosine_similarity(logits, away).mean()
 
-        towards, value = gradient_of(run, loss, delta, batch)
+        towards, value = gradient_of(run, loss, delta)
         return towards, {"cosine": value}
 
     # Not zero: the cosine is at its maximum there, and its gradient vanishes.

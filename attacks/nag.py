@@ -50,7 +50,7 @@ def nag(
     held = HeldOut(run, run.source, held_out, batch)
     return train_nag(
         run,
-        Without(run.source, held.images),
+        run.draw_from(Without(run.source, held.images), made_of=[run.source]),
         held,
         images=run.budget,
         batch=shrunk(batch, run.budget, min_steps),
@@ -95,7 +95,7 @@ def train_nag(
         probe = victim.probe((x.repeat(2, 1, 1, 1) + pairs).clamp(0, 1), layers=[middle])
         fool = fooling(probe.logits, labels.repeat(2), run.target)
         apart = distance(*victim.whole(probe.layers[0], 2 * half).chunk(2))
-        step(run, optimizer, fool - diversity * apart, 2 * half)
+        step(run, optimizer, fool - diversity * apart)
         offer(run, lambda: network(choice[:1]))
         figures = {"loss": round(fool.item(), 5), "distance": round(apart.item(), 4)}
         return {**figures, "strength": strength(deltas, run.eps)}
@@ -104,7 +104,6 @@ def train_nag(
     with torch.no_grad():
         patterns = run.tied(network(choice)).split(1)
     scores = [held_out.score(pattern) for pattern in patterns]
-    run.sources = run.sources or [source]
     run.notes["held_out"] = {"candidates": scores, "n": len(held_out.images)}
     return patterns[scores.index(max(scores))]
 

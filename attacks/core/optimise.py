@@ -33,7 +33,7 @@ def repeat(
     images: int,
     finished: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Calls `advance(generator)` until `images` image-gradients are spent in this stage; it counts them in `run.cost`.
+    """Calls `advance(generator)` until `images` image-gradients are spent in this stage, as the victim counts them.
 
     Every iteration draws from a generator seeded by (seed, stage, iteration), so that a resumed stage ends in the
     bytes of an uninterrupted one. `advance` returns figures for the log. `finished()`, a function of what `state`
@@ -45,9 +45,10 @@ def repeat(
         iteration, done = meta["iteration"], meta["done"]
         state.load(tensors)
     while done < images and not finished():
-        before = run.cost.image_gradients
+        before, passes, drawn = run.cost.image_gradients, run.cost.passes.copy(), run.record.images
         figures = advance(run.rng(stage, iteration))
         iteration += 1
+        run.record.step(stage, run.cost.passes - passes, run.record.images - drawn)
         spent = run.cost.image_gradients - before
         done, unsaved = done + spent, unsaved + spent
         run.report(stage, min(done, images), images, figures)
@@ -107,13 +108,9 @@ def optimise(
     return stopping.best(state.delta)
 
 
-def gradient_of(run: Crafting, loss: Callable[[Tensor], Tensor], delta: Tensor, images: int) -> tuple[Tensor, float]:
-    """d loss / d delta, tied over tiles and summed over processes, and the loss itself.
-
-    Counts `images` image-gradients, the batch of all processes.
-    """
+def gradient_of(run: Crafting, loss: Callable[[Tensor], Tensor], delta: Tensor) -> tuple[Tensor, float]:
+    """d loss / d delta, tied over tiles and summed over processes, and the loss itself."""
     variable = delta.detach().requires_grad_(True)
     value = loss(variable)
     (towards,) = torch.autograd.grad(value, variable)
-    run.cost.image_gradients += images
     return run.tied(run.victim.summed([towards])[0]), round(value.item(), 6)
