@@ -37,6 +37,6 @@ def aaa(
     settings = ImpressionSettings(slots=slots, steps=climb_steps, most=impressions)
     made = class_impressions(run, settings, images=int(share * run.budget), start=run.source)
     held, rest = made.split(min(max(1, round(held_out * len(made))), len(made) - 1))
-    run.sources = [made]
+    run.draw_from(made, made_of=(run.source, held, rest))
     left = run.budget - run.cost.image_gradients
-    return train_nag(run, rest, HeldOut(run, held, len(held), training.batch), training, left)
+    return train_nag(run, run.draw_from(rest), HeldOut(run, held, len(held), training.batch), training, left)

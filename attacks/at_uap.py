@@ -33,7 +33,7 @@ def at_uap(
     """Each image first takes `inner_steps` steps of its own against delta, and delta learns on these harder images.
 
     The inner steps lead x, within `radius` eps, to x' where f(x' + delta) is most like f(x); the outer one makes
-    f(x' + delta) unlike f(x'). Both passes are counted: an image costs 1 + inner_steps image-gradients a step.
+    f(x' + delta) unlike f(x'). An image costs 1 + inner_steps image-gradients a step.
     `consistency` adds the paper's regulariser: outputs on the images of a batch shall agree. Without images the samples
     are jigsaws (share `jigsaw`) and Gaussian noise, the paper's unsupervised form; --proxy or --train-data give others.
 
@@ -46,8 +46,7 @@ def at_uap(
     victim = run.victim
     size = (victim.input_size[1], victim.input_size[2])
     priors = Mixture([(JigsawPrior(size, victim.device), jigsaw), (GaussianPrior(size, victim.device), 1 - jigsaw)])
-    source = run.source or priors
-    run.sources = [source]
+    source = run.draw_from(run.source or priors)
     batch = shrunk(batch, run.budget, min_steps * (1 + inner_steps))
 
     def view(x: Tensor) -> Tensor:
@@ -64,7 +63,6 @@ def at_uap(
             variable = r.requires_grad_(True)
             (up,) = torch.autograd.grad(similarity(view((x + variable + delta).clamp(0, 1)), clean), variable)
             (up,) = victim.summed([up])
-            run.cost.image_gradients += len(x)
             # Within `inner_steps` steps of radius / inner_steps r cannot leave its ball.
             r = (r + radius * run.eps / inner_steps * steepest_each(up, run.norm)).detach()
         return (x + r).clamp(0, 1)
@@ -81,7 +79,7 @@ def at_uap(
             output = view((hard + d).clamp(0, 1))
             return similarity(output, seen) + consistency * disagreement(output)
 
-        towards, value = gradient_of(run, loss, delta, batch)
+        towards, value = gradient_of(run, loss, delta)
         return towards, {"loss": value}
 
     # Not zero: the cosine is at its maximum there, and its gradient vanishes.

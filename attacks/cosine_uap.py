@@ -41,7 +41,7 @@ def cosine_uap(
                 return -F.normalize(logits)[:, run.target].mean()
             return F.cosine_similarity(logits, away).mean()
 
-        towards, value = gradient_of(run, loss, delta, batch)
+        towards, value = gradient_of(run, loss, delta)
         return towards, {"cosine": value}
 
     # Not zero: the cosine is at its maximum there, and its gradient vanishes.

@@ -112,15 +112,15 @@ def dm_uap(
         ramp = min(1.0, (1 + stages * run.cost.image_gradients // run.budget) / stages)
         images = source.batch(batch, generator)
         labels = predict(run, images)
-        twin.descend(images, labels, radius=ramp * model_radius, steps=model_steps, smoothing=smoothing)
-        x = twin.friendlier(images, labels, radius=ramp * scale * data_radius, steps=data_steps)
-        run.cost.image_gradients += (passes - 1) * batch
+        with run.one_draw():
+            twin.descend(images, labels, radius=ramp * model_radius, steps=model_steps, smoothing=smoothing)
+            x = twin.friendlier(images, labels, radius=ramp * scale * data_radius, steps=data_steps)
 
         def loss(d: Tensor) -> Tensor:
             logits = twin.victim((x + d).clamp(0, 1) if clip else x + d)
             return classification(logits, labels, run.target, clamp)
 
-        towards, value = gradient_of(run, loss, delta, batch)
+        towards, value = gradient_of(run, loss, delta)
         twin.restore()
         return towards, {"loss": value, "ramp": ramp}
 

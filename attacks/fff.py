@@ -49,7 +49,7 @@ def fff(
     def loss(d: Tensor) -> Tensor:
         return product_of_means(layer_outputs(run.victim, shown(run.victim, still + d, normalise), names), rectify)
 
-    def prepare(delta: Tensor, generator: torch.Generator) -> tuple[Loss, int]:
-        return loss, 1
+    def prepare(delta: Tensor, generator: torch.Generator) -> Loss:
+        return loss
 
     return raise_layers(run, "fff", prepare, lr=lr, stopping=stop_like_gd_uap(run, 1))

@@ -42,7 +42,7 @@ def fg_uap(
             x = images + d
             return cosine(clean, victim.features(x.clamp(0, 1) if clip else x))
 
-        towards, value = gradient_of(run, loss, delta, batch)
+        towards, value = gradient_of(run, loss, delta)
         return towards + weight_decay * delta, {"cosine": value}
 
     # Not zero: the cosine is at its maximum there, and its gradient vanishes.

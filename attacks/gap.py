@@ -52,7 +52,7 @@ def gap(
         clean = run.look(victim, x)
         delta = pattern()
         loss = gap_loss(victim((x + delta).clamp(0, 1)), clean, least_likely, run.target)
-        step(run, optimizer, loss, batch)
+        step(run, optimizer, loss)
         offer(run, pattern)
         return {"loss": round(loss.item(), 5), "strength": strength(delta, run.eps)}
 

@@ -57,19 +57,17 @@ def gd_uap(
     still = background(run.victim, normalise)
     shift = 0.0 if normalise or prior != "range" else 0.5
 
-    def prepare(delta: Tensor, generator: torch.Generator) -> tuple[Loss, int]:
+    def prepare(delta: Tensor, generator: torch.Generator) -> Loss:
         images = source.batch(batch, generator) - shift if source else still
 
         def loss(d: Tensor) -> Tensor:
             layers = layer_outputs(run.victim, shown(run.victim, images + d, normalise), names)
             return activation_energy([a.clamp_min(0) for a in layers] if rectify else layers)
 
-        return loss, batch
+        return loss
 
     return raise_layers(run, "gd", prepare, lr=lr, stopping=stop_like_gd_uap(run, batch))
 
 
 def _source(run: Crafting, prior: str) -> ProxySource | None:
-    source: ProxySource | None = RangePrior(run) if prior == "range" else run.source
-    run.sources = [source] if source else []
-    return source
+    return run.draw_from(RangePrior(run)) if prior == "range" else run.source

@@ -63,7 +63,8 @@ def nag(
     """
     assert run.source is not None
     held = HeldOut(run, run.source, held_out, training.batch)
-    return train_nag(run, Without(run.source, held.images), held, training, run.budget)
+    drawn = run.draw_from(Without(run.source, held.images), made_of=[run.source])
+    return train_nag(run, drawn, held, training, run.budget)
 
 
 def train_nag(run: Crafting, source: ProxySource, held_out: HeldOut, settings: NagSettings, images: int) -> Tensor:
@@ -86,7 +87,7 @@ def train_nag(run: Crafting, source: ProxySource, held_out: HeldOut, settings: N
         probe = victim.probe((x.repeat(2, 1, 1, 1) + pairs).clamp(0, 1), layers=[middle])
         fool = fooling(probe.logits, labels.repeat(2), run.target)
         apart = distance(*victim.whole(probe.layers[0], 2 * half).chunk(2))
-        step(run, optimizer, fool - settings.diversity * apart, 2 * half)
+        step(run, optimizer, fool - settings.diversity * apart)
         offer(run, lambda: network(choice[:1]))
         figures = {"loss": round(fool.item(), 5), "distance": round(apart.item(), 4)}
         return {**figures, "strength": strength(deltas, run.eps)}
@@ -95,7 +96,6 @@ def train_nag(run: Crafting, source: ProxySource, held_out: HeldOut, settings: N
     with torch.no_grad():
         patterns = run.tied(network(choice)).split(1)
     scores = [held_out.score(pattern) for pattern in patterns]
-    run.sources = run.sources or [source]
     run.notes["held_out"] = {"candidates": scores, "n": len(held_out.images)}
     return patterns[scores.index(max(scores))]
 

@@ -86,7 +86,7 @@ def pd_ua(
             x = shown(victim, (still + d).expand(samples, -1, -1, -1), normalise)
             return -log_uncertainty(dropped_probe(victim, x, names, dropout, key).layers)
 
-        towards, value = gradient_of(run, loss, delta, samples)
+        towards, value = gradient_of(run, loss, delta)
         return laplacian_normalised(towards, levels), {"loss": value}
 
     images = run.budget - run.cost.image_gradients
@@ -127,7 +127,6 @@ def _textured(run: Crafting, images: int, size: float) -> Tensor:
     names = first(layer_names(victim), 0.5)
     with torch.no_grad():
         wanted = [gram(a) for a in victim.probe(_texture(run), layers=names).layers]
-    run.cost.image_forwards += 1
     still = background(victim, True)
 
     def gradient(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
@@ -136,7 +135,7 @@ def _textured(run: Crafting, images: int, size: float) -> Tensor:
             apart = [(gram(a) - g).square().sum() / g.square().sum() for a, g in zip(layers, wanted, strict=True)]
             return torch.stack(apart).mean()
 
-        towards, value = gradient_of(run, loss, delta, 1)
+        towards, value = gradient_of(run, loss, delta)
         return towards, {"style": value}
 
     return optimise(run, "style", gradient, delta=start, step=MomentumStep(size, 0.9), images=images)

@@ -66,5 +66,6 @@ def psp_uap(
         return loss
 
     delta = follow_curriculum(run, "psp", loss_of, prior=prior, normalise=normalise, lr=lr, crops=crops)
-    run.sources = [DeltaCrops(run.sources[0], lambda: delta, crops=crops, clip=normalise)]
+    priors = run.record.sources
+    run.draw_from(DeltaCrops(priors[0], lambda: delta, crops=crops, clip=normalise), made_of=priors)
     return delta

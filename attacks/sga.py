@@ -50,7 +50,7 @@ def sga(
                 def value(d: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
                     return criterion(run.victim((x + d).clamp(0, 1)), y)
 
-                towards, figure = gradient_of(run, value, inner, len(x))
+                towards, figure = gradient_of(run, value, inner)
                 inner = project(inner - step * run.eps * steepest(towards, run.norm), run.eps, run.norm)
                 total += towards
                 losses.append(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -30,7 +29,7 @@ def layer_map(victim: Victim, layer: str | None) -> Map:
     """x (B,3,H,W) in [0,1] -> the output of `layer`, computed no further than that; None: the logits. In fp32: autocast
     does not go with forward-mode products.
     """
-    victim = copy.copy(victim)
+    victim = victim.counted(None)
     victim.precision = "fp32"
     if layer is None:
         return victim
@@ -127,14 +126,16 @@ def sv_uap(
     predictions on the crafting images is returned.
     """
     assert run.source is not None
-    f = layer_map(run.victim, _choose(run.victim, layer, depth))
+    name = _choose(run.victim, layer, depth)
+    run.cost.read([name] if name else [])
+    f = layer_map(run.victim, name)
     images = run.source.batch(affordable(batch, run.budget, 2 * min_steps), run.rng("sv-images"))
     start = random_start(run.victim.input_size, 1.0, run.rng("start"), run.norm).to(run.victim.device)
     state = _Vector(steepest(run.tied(start), run.norm))
 
     def advance(_: torch.Generator) -> dict[str, Any]:
         towards, largest = pull_back(f, images, state.pattern, q, chunk)
-        run.cost.image_gradients += 2 * len(images)
+        run.cost.back_propagated(len(images), passes=2)  # no hook sees a product with J: it is no backward pass
         turned = steepest(run.tied(towards), run.norm)
         state.moved = 1 - torch.cosine_similarity(turned.flatten(), state.pattern.flatten(), 0).item()
         state.pattern = turned
@@ -155,12 +156,11 @@ def _choose(victim: Victim, layer: str, depth: float) -> str | None:
 def _signed(run: Crafting, delta: Tensor, images: Tensor, chunk: int) -> Tensor:
     """`delta` or -`delta`, whichever changes more predictions; where that is equal, whichever moves logits further."""
     scores = []
-    with torch.no_grad():
+    with run.one_draw(), torch.no_grad():
         clean = torch.cat([run.victim(x) for x in images.split(chunk)])
         for one in (delta, -delta):
             logits = torch.cat([run.victim((x + one).clamp(0, 1)) for x in images.split(chunk)])
             changed = (logits.argmax(1) != clean.argmax(1)).float().mean().item()
             scores.append((changed, (logits - clean).norm().item()))
-    run.cost.image_forwards += 3 * len(images)
     run.notes["signs"] = [round(changed, 4) for changed, _ in scores]
     return delta if scores[0] >= scores[1] else -delta

@@ -73,7 +73,6 @@ class _Kept(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *towards: Tensor) -> tuple[Tensor, None]:
         kept = ctx.kept
-        kept.run.cost.image_gradients += len(towards[0])
         found = torch.autograd.grad(kept.logits, kept.images, towards[0], retain_graph=True)
         return kept.run.victim.summed(found)[0], None
 

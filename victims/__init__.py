@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from .checks import check_victim
+from .cost import Cost
 from .ensemble import Ensemble
 from .load import announce, load_victim
 from .spec import split_specs
 from .victim import Preprocessing, Probe, Victim
 
-__all__ = ["Ensemble", "Preprocessing", "Probe", "Victim", "announce", "check_victim", "load_victim", "split_specs"]
+__all__ = [
+    "Cost",
+    "Ensemble",
+    "Preprocessing",
+    "Probe",
+    "Victim",
+    "announce",
+    "check_victim",
+    "load_victim",
+    "split_specs",
+]

@@ -16,6 +16,7 @@ from ..distributed.rows import own, share, whole
 from ..distributed.sums import summed
 from ..errors import UapgenError, UsageError
 from ..runtime import module_sha256, resolve_device, resolve_precision
+from .cost import Cost
 from .layers import keep_input, keep_output, pooled
 
 
@@ -76,6 +77,7 @@ class Victim:
         self.before: Callable[[Tensor], Tensor] | None = None  # what images pass before they reach the network
         self.through: list[str] = []  # and what that is called
         self.shared = False  # see `sharing`
+        self.cost: Cost | None = None  # see `counted`
         self.preprocessing = preprocessing or Preprocessing()
         self.precision = resolve_precision(precision, self.device, self.module)
         self.mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, -1, 1, 1)
@@ -107,6 +109,9 @@ class Victim:
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.preprocessing.input_size[0]:
             raise UsageError(f"victim {self.name} expected images (B,3,H,W) in [0,1], got shape {tuple(x.shape)}")
+        return self.cost.watched(self._forward, x) if self.cost else self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         if self.before:
             x = self.before(x)
         return whole(self._logits(share(x)), len(x)) if self.shared else self._logits(x)
@@ -130,6 +135,8 @@ class Victim:
             raise UsageError(
                 f"victim {self.name} shows only its logits; methods that read layers or features need more"
             )
+        if self.cost:
+            self.cost.read(layers)
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for name in layers:
@@ -156,6 +163,12 @@ class Victim:
         """
         twin = copy.copy(self)
         twin.shared = shared
+        return twin
+
+    def counted(self, cost: Cost | None) -> Victim:
+        """This victim, whose passes and those of its copies count into `cost`, or nowhere. Weights are shared."""
+        twin = copy.copy(self)
+        twin.cost = cost
         return twin
 
     def whole(self, mine: Tensor, n: int) -> Tensor:

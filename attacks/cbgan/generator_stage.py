@@ -56,7 +56,6 @@ def train_latents(
         if victim.shared:
             sum_gradients(optimizer)
         optimizer.step()
-        run.cost.image_gradients += 2 * half
         return {"loss": round(loss.item(), 5), "similarity": round(similarity.item(), 4)}
 
     repeat(run, "generator", Training(network, optimizer), advance, images)

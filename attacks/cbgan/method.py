@@ -137,7 +137,7 @@ def cbgan(
             weights=TermWeights(balance, confidence, statistics),
         )
         sources.append((_gan_stage(run, settings, gan_seed, pool, gold_keep if gold else None), gan_weight))
-    proxies = Mixture(sources)
+    proxies = run.draw_from(Mixture(sources), made_of=[run.source])
     objective = Objective(activation, displacement, logits, features, agreement, start, end)
     starts = [random_start(victim.input_size, run.eps, run.rng("start"))]
     if images := int(generator_share * run.budget) // batch * batch:
@@ -172,7 +172,7 @@ def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int, pool: i
 
     folder = run.folder.path / "gan" if run.folder else None
     made = proxy_gan(
-        run.victim,
+        run.victim.counted(None),
         real,
         settings,
         seed=gan_seed,
@@ -180,7 +180,8 @@ def _gan_stage(run: Crafting, settings: ProxyGanSettings, gan_seed: int, pool: i
         callback=callback,
         with_discriminator=keep is not None,
     )
-    run.cost.image_gradients += made.record["image_gradients"]
+    passes, looks = made.record["image_gradients"] // settings.batch, made.record["coverage"]["n"]
+    run.account("gan", settings.batch, steps=settings.images // settings.batch, passes=passes, image_forwards=looks)
     run.notes["gan"] = {"coverage": made.record["coverage"], "statistics_off": made.record["statistics_off"]}
     if keep is None:
         return _pooled(made, pool, run.seed)

@@ -33,7 +33,7 @@ class Objective:
         return names[first : max(first + 1, int(self.end * len(names)))]
 
     def clean(self, run: Crafting, images: Tensor) -> Probe | None:
-        """The view of the clean images (B,3,H,W), where a weight needs it: a forward pass, which is counted."""
+        """The view of the clean images (B,3,H,W), where a weight needs it: a forward pass."""
         if not (self.displacement or self.logits or self.features):
             return None
         layers = self.layers(run.victim) if self.displacement else ()

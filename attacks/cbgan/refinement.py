@@ -40,9 +40,9 @@ def refine(
     """
     size, device = run.victim.input_size[1:], run.victim.device
     n = max(batch, min(HELD_OUT_IMAGES, run.budget // HELD_OUT_SHARE))
-    held_out = HeldOut(run, PinkNoise(size, device), n, batch)
     images = ImagesWithCrops(run, proxies, batch, crops)
-    run.sources = [proxies, images.crops, held_out.source]
+    images.crops = run.draw_from(images.crops)
+    held_out = HeldOut(run, PinkNoise(size, device), n, batch)
     starts = [start.to(device) for start in starts]
     scores = [held_out.score(start) for start in starts]
     order = sorted(range(len(starts)), key=lambda i: -scores[i])
@@ -94,9 +94,7 @@ def _gradient(
     x = images.batch(delta, generator)
     moved = random_shuffle(run.victim.input_size, generator) if shuffle else unchanged
     clean = objective.clean(run, moved(x))
-    towards, loss = gradient_of(
-        run, lambda d: objective(run.victim, moved((x + d).clamp(0, 1)), clean)[0], delta, len(x)
-    )
+    towards, loss = gradient_of(run, lambda d: objective(run.victim, moved((x + d).clamp(0, 1)), clean)[0], delta)
     return towards, {"loss": loss}
 
 
@@ -106,7 +104,7 @@ class ImagesWithCrops:
     def __init__(self, run: Crafting, proxies: ProxySource, n: int, crops: float) -> None:
         prior = GaussianPrior(run.victim.input_size[1:], run.victim.device, std=10)
         self.delta = torch.zeros(1, *run.victim.input_size)
-        self.crops = DeltaCrops(prior, lambda: self.delta, crops=n)
+        self.crops: ProxySource = DeltaCrops(prior, lambda: self.delta, crops=n)
         self.proxies, self.n = proxies, n
         self.counts = (round(crops * n), n - round(crops * n))
 

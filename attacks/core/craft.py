@@ -81,11 +81,10 @@ def carry_out(
         _Heard(callback) if callback else None,
     )
     if plan.through:
-        # Keyed by what has been spent, which a resumed run knows: it draws what the uninterrupted one would have drawn.
-        run.victim = behind(worker, plan.through, lambda: run.rng("through", *run.cost.as_dict().values()))
+        run.victim = behind(run.victim, plan.through, run.defence_rng)
     run.snapshots = Snapshots(run_folder.path / "marks", marks) if run_folder else None
     delta = _pattern(plan, run)
-    sources = (run.sources or ([plan.source] if plan.source else [])) + ([plan.stop_on] if plan.stop_on else [])
+    sources = run.record.sources + ([plan.stop_on] if plan.stop_on else [])
     told = {"target": plan.target is not None, "tile": plan.tile > 1, "through": bool(plan.through)}
     return Perturbation.create(
         delta,
@@ -97,9 +96,10 @@ def carry_out(
             "params": {**plan.params, **{key: asked[key] for key, there in told.items() if there}},
             "budget": plan.budget,
             "stopped": run.stopped,
+            **({"effective": run.record.effective(run.cost.layers)} if run.record.complete else {}),
             **({"notes": run.notes} if run.notes else {}),
         },
-        data={"class": combined_class(sources), "sources": [s.describe() for s in sources]},
+        data={"class": combined_class([*run.record.drawn, *sources]), "sources": [s.describe() for s in sources]},
         victim=asked["victim"],
         seed=plan.seed,
         cost=run.cost.as_dict(),

@@ -97,17 +97,18 @@ class CurriculumPrior:
         size, device = run.victim.input_size[1:], run.victim.device
         self.jigsaw = JigsawPrior(size, device, frequency=(1, 8))
         self.gaussian = GaussianPrior(size, device, std=(10.0, 127.0))
-        self.kind, self.source = prior, run.source
+        self.kind = prior
         self.shift = 0.0 if normalise else 0.5
-        run.sources = [run.source or (self.jigsaw if prior == "jigsaw" else self.gaussian)]
+        self.given = run.source is not None
+        self.source = run.draw_from(run.source or (self.jigsaw if prior == "jigsaw" else self.gaussian))
 
     def batch(self, n: int, iteration: float, generator: torch.Generator) -> Tensor:
         """(n,3,H,W) for the published `iteration`."""
-        if self.source is not None:
+        if self.given:
             return self.source.batch(n, generator)
         if self.kind == "jigsaw":
-            return self.jigsaw.batch(n, generator, frequency=min(8, 1 + int(iteration / 600)))
-        noise = self.gaussian.batch(n, generator, std=min(127.0, 10.0 + 10 * int(iteration / 400)))
+            return self.source.batch(n, generator, frequency=min(8, 1 + int(iteration / 600)))
+        noise = self.source.batch(n, generator, std=min(127.0, 10.0 + 10 * int(iteration / 400)))
         return augmented(noise.flip(1), generator) - self.shift
 
 

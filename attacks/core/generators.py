@@ -36,10 +36,8 @@ class Training:
         load_optimizer_tensors(self.optimizer, "adam", tensors)
 
 
-def step(run: Crafting, optimizer: torch.optim.Optimizer, loss: Tensor, images: int) -> None:
-    """One step of `optimizer` down `loss`; counts `images` image-gradients. Raises UapgenError for a loss that is not
-    finite.
-    """
+def step(run: Crafting, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of `optimizer` down `loss`. Raises UapgenError for a loss that is not finite."""
     if not torch.isfinite(loss):
         raise UapgenError("the generator's loss is not finite; try --precision fp32, or a smaller lr")
     optimizer.zero_grad()
@@ -47,7 +45,6 @@ def step(run: Crafting, optimizer: torch.optim.Optimizer, loss: Tensor, images: 
     if run.victim.shared:
         sum_gradients(optimizer)
     optimizer.step()
-    run.cost.image_gradients += images
 
 
 def offer(run: Crafting, pattern: Callable[[], Tensor]) -> None:

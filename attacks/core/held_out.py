@@ -20,14 +20,14 @@ class HeldOut:
     """
 
     def __init__(self, run: Crafting, source: ProxySource, n: int, batch: int) -> None:
-        self.run, self.source, self.batch = run, source, batch
-        self.images = source.batch(n, run.rng("held-out"))
+        self.run, self.source, self.batch = run, run.draw_from(source), batch
+        self.images = self.source.batch(n, run.rng("held-out"))
         self.clean = self._log_probabilities(self.images)
 
     def _log_probabilities(self, images: Tensor) -> Tensor:
-        self.run.cost.image_forwards += len(images)
-        with torch.no_grad():
-            return torch.cat([F.log_softmax(self.run.victim(part), 1) for part in images.split(self.batch)])
+        return self.run.look(
+            lambda x: torch.cat([F.log_softmax(self.run.victim(part), 1) for part in x.split(self.batch)]), images
+        )
 
     def score(self, delta: Tensor) -> float:
         """For delta (1,3,H,W)."""

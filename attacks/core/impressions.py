@@ -133,9 +133,8 @@ class _Climb:
     def now(self) -> Tensor:
         """The victim's confidence (slots,) in each image's class, on the image as 8 bits hold it; forward only."""
         pixels = _bytes(self.at["images"]).float() / 255
-        self.run.cost.image_forwards += len(pixels)
-        with torch.no_grad():
-            return self.run.victim(pixels).softmax(1).gather(1, self.at["classes"].unsqueeze(1)).squeeze(1)
+        logits = self.run.look(self.run.victim, pixels)
+        return logits.softmax(1).gather(1, self.at["classes"].unsqueeze(1)).squeeze(1)
 
     def _climb(self, generator: torch.Generator) -> Tensor:
         """One step of Adam up the logits; the confidences after it."""
@@ -144,7 +143,6 @@ class _Climb:
         logits = self.run.victim(self.settings.shake(x, generator))
         (up,) = torch.autograd.grad(logits.gather(1, at["classes"].unsqueeze(1)).sum(), x)
         (up,) = self.run.victim.summed([up])
-        self.run.cost.image_gradients += len(x)
         at["steps"] = at["steps"] + 1
         at["mean"], at["square"] = b1 * at["mean"] + (1 - b1) * up, b2 * at["square"] + (1 - b2) * up.square()
         t, lr = (at[key].view(-1, 1, 1, 1) for key in ("steps", "lr"))

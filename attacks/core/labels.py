@@ -24,7 +24,7 @@ def labels_of(run: Crafting, images: Tensor) -> Tensor:
 
 
 def predict(run: Crafting, images: Tensor) -> Tensor:
-    """The victim's classes (B,) for images (B,3,H,W) in [0,1]; forward only, counted."""
+    """The victim's classes (B,) for images (B,3,H,W) in [0,1]; forward only."""
     return run.look(run.victim, images).argmax(1)
 
 
@@ -62,7 +62,7 @@ def label_gradient(
             x = images + d
             return loss(run.victim(x.clamp(0, 1) if clip else x), labels)
 
-        towards, figure = gradient_of(run, value, delta, batch)
+        towards, figure = gradient_of(run, value, delta)
         return towards, {"loss": figure}
 
     return gradient

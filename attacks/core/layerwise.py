@@ -73,21 +73,20 @@ def halving_step(run: Crafting, lr: float, stopping: StopOnImages | None) -> Hal
 def raise_layers(
     run: Crafting,
     stage: str,
-    prepare: Callable[[Tensor, torch.Generator], tuple[Loss, int]],
+    prepare: Callable[[Tensor, torch.Generator], Loss],
     *,
     lr: float,
     stopping: StopOnImages | None,
 ) -> Tensor:
     """Spends the budget from a uniform start with Adam and halving.
 
-    `prepare(delta, generator)` gives each step's loss of delta (1,3,H,W), to be minimised, and its image-gradients.
+    `prepare(delta, generator)` gives each step's loss of delta (1,3,H,W), to be minimised.
     """
     step = halving_step(run, lr, stopping)
 
     def gradient(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         delta = step.start(delta)
-        loss, n = prepare(delta, generator)
-        towards, value = gradient_of(run, loss, delta, n)
+        towards, value = gradient_of(run, prepare(delta, generator), delta)
         return towards, {"loss": value}
 
     start = random_start(run.victim.input_size, run.eps, run.rng("start"))
@@ -123,11 +122,11 @@ def follow_curriculum(
         run.budget, batch=batch * crops, doublings=DOUBLINGS[prior], iterations=PUBLISHED_ITERATIONS
     )
 
-    def prepare(delta: Tensor, generator: torch.Generator) -> tuple[Loss, int]:
+    def prepare(delta: Tensor, generator: torch.Generator) -> Loss:
         iteration, n = schedule.at(run.cost.image_gradients)
         n = max(1, min(n, run.budget - run.cost.image_gradients))
         images = priors.batch(-(-n // crops), iteration, generator)
-        return loss_of(delta, images, n, iteration, generator), n
+        return loss_of(delta, images, n, iteration, generator)
 
     stopping = stop_on_images(run, every=schedule.scaled(400), patience=5, cumulative=True)
     return raise_layers(run, stage, prepare, lr=lr, stopping=stopping)

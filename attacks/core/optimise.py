@@ -59,7 +59,7 @@ def repeat(
     finished: Callable[[], bool] = lambda: False,
     key: Callable[[int], str] | None = None,
 ) -> None:
-    """Calls `advance(generator)` until `images` image-gradients are spent in this stage; it counts them in `run.cost`.
+    """Calls `advance(generator)` until `images` image-gradients are spent in this stage, as the victim counts them.
 
     Every iteration draws from a generator seeded by (seed, stage, iteration), so that a resumed stage ends in the
     bytes of an uninterrupted one. `key(done)`, where given, stands for the stage in that seed after `done`
@@ -73,8 +73,9 @@ def repeat(
         iteration, done = meta["iteration"], meta["done"]
         state.load(tensors)
     while done < images and not finished():
-        before = run.cost.image_gradients
+        before, passes, drawn = run.cost.image_gradients, run.cost.passes.copy(), run.record.images
         figures = advance(run.rng(key(done), iteration))
+        run.record.step(stage, run.cost.passes - passes, run.record.images - drawn)
         spent = run.cost.image_gradients - before
         iteration = iteration + 1 if key(done + spent) == key(done) else 0
         done, unsaved = done + spent, unsaved + spent
@@ -144,13 +145,9 @@ def optimise(
     return stopping.best(state.delta)
 
 
-def gradient_of(run: Crafting, loss: Callable[[Tensor], Tensor], delta: Tensor, images: int) -> tuple[Tensor, float]:
-    """d loss / d delta, tied over tiles and summed over processes, and the loss itself.
-
-    Counts `images` image-gradients, the batch of all processes.
-    """
+def gradient_of(run: Crafting, loss: Callable[[Tensor], Tensor], delta: Tensor) -> tuple[Tensor, float]:
+    """d loss / d delta, tied over tiles and summed over processes, and the loss itself."""
     variable = delta.detach().requires_grad_(True)
     value = loss(variable)
     (towards,) = torch.autograd.grad(value, variable)
-    run.cost.image_gradients += images
     return run.tied(run.victim.summed([towards])[0]), round(value.item(), 6)

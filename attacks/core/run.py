@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ from ...perturbation.ball import project
 from ...proxies import ProxySource
 from ...runfolder import RunFolder, load_state, save_state
 from ...runtime import rng
-from ...victims import Victim
+from ...victims import Cost, Victim
+from .record import Drawn, Record, Stage
 from .steps import tie
 
 Seen = TypeVar("Seen")
@@ -24,24 +26,16 @@ Callback = Callable[[str, int, int, dict[str, Any]], None]
 
 
 @dataclass
-class Cost:
-    """What a run has spent on the victim, in images: with a backward pass, and forward only."""
-
-    image_gradients: int = 0
-    image_forwards: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return {"image_gradients": self.image_gradients, "image_forwards": self.image_forwards}
-
-
-@dataclass
 class Crafting:
     """Everything that a method shares with all others: the victim, the images, the budget and the run's place on
     disk.
+
+    `victim` counts into `cost` whatever passes through it or a copy of it. `given` are the user's images: methods take
+    them from `source`, and their own from `draw_from`, so that the card names what a run drew from.
     """
 
     victim: Victim
-    source: ProxySource | None
+    given: ProxySource | None
     eps: float
     seed: int
     budget: int
@@ -54,13 +48,26 @@ class Crafting:
     save_every: int = 480
     stopped: str = "budget"
     cost: Cost = field(default_factory=Cost)
-    sources: list[ProxySource] = field(
-        default_factory=list
-    )  # all that the run drew from, for the card; empty: just `source`
+    record: Record = field(default_factory=Record)  # what was done
     notes: dict[str, Any] = field(
         default_factory=dict
     )  # figures that belong into the card; must not depend on time or host
     snapshots: Snapshots | None = None
+
+    def __post_init__(self) -> None:
+        self.victim = self.victim.counted(self.cost)
+        self._draw: tuple[int, int] | None = None
+
+    @property
+    def source(self) -> ProxySource | None:
+        """The user's images, if there are any; from the first question on they count as drawn from."""
+        return None if self.given is None else self.draw_from(self.given)
+
+    def draw_from(self, source: ProxySource, made_of: Iterable[ProxySource | None] = ()) -> Drawn:
+        """`source`, to be drawn from: the card names it. What it is `made_of` counts for the data class too, but is
+        not named beside it.
+        """
+        return self.record.draw_from(source, made_of)
 
     def rng(self, *key: object) -> torch.Generator:
         return rng(self.seed, *key)
@@ -75,10 +82,36 @@ class Crafting:
             self.snapshots.offer(self.cost.image_gradients, lambda: project(self.tied(delta), self.eps, self.norm))
 
     def look(self, view: Callable[[Tensor], Seen], images: Tensor) -> Seen:
-        """`view(images)`, a forward pass of the victim without a gradient, for images (B,3,H,W); counted."""
-        self.cost.image_forwards += len(images)
-        with torch.no_grad():
+        """`view(images)`, forward passes of the victim without a gradient, for images (B,...) that meet one draw of the
+        defences.
+        """
+        with self.one_draw(len(images)), torch.no_grad():
             return view(images)
+
+    @contextmanager
+    def one_draw(self, images: int = 0) -> Iterator[None]:
+        """All passes inside meet the same draw of the defences that are crafted through: the one that is due when
+        `images` more images have gone forward.
+        """
+        self._draw = (self.cost.image_gradients, self.cost.image_forwards + images)
+        try:
+            yield
+        finally:
+            self._draw = None
+
+    def defence_rng(self) -> torch.Generator:
+        """Draws a defence for the batch that comes. Keyed by what has been spent, which a resumed run knows: it draws
+        what the uninterrupted one would have drawn.
+        """
+        return self.rng("through", *(self._draw or self.cost.as_dict().values()))
+
+    def account(self, stage: str, batch: int, *, steps: int, passes: int, image_forwards: int) -> None:
+        """Counts a stage of `steps` steps, `passes` of them with `batch` image-gradients, whose result may come from a
+        cache: it costs what its making cost.
+        """
+        self.cost.back_propagated(batch, passes)
+        self.cost.image_forwards += image_forwards
+        self.record.stages[stage] = Stage(steps, passes, batch * passes, (batch, batch))
 
     def report(self, stage: str, done: int, figures: dict[str, Any], *, uncounted: int = 0) -> None:
         """Tells log and callback of an iteration, after `done` image-gradients of its stage; `uncounted` of them are
@@ -97,12 +130,15 @@ class Crafting:
         if held is None:
             return None
         tensors, meta = held
-        self.cost = Cost(**meta["cost"])
+        self.cost.image_gradients, self.cost.image_forwards = (meta["cost"][key] for key in self.cost.as_dict())
+        self.cost.layers = dict.fromkeys(meta.get("layers", ()))
+        self.record.load(meta.get("stages"))
         return {key: value.to(self.victim.device) for key, value in tensors.items()}, meta
 
     def save(self, stage: str, tensors: dict[str, Tensor], **meta: Any) -> None:
         if self.folder:
-            self.folder.save(stage, tensors, {"cost": self.cost.as_dict(), **meta})
+            done = {"cost": self.cost.as_dict(), "layers": list(self.cost.layers), "stages": self.record.state()}
+            self.folder.save(stage, tensors, {**done, **meta})
 
 
 class Snapshots:

@@ -53,10 +53,11 @@ class StopOnImages:
         return last if self._best is None else self._best
 
     def _predict(self, delta: Tensor) -> Tensor:
-        self.run.cost.image_forwards += len(self._images)
-        with torch.no_grad():
-            parts = [(part.float() / 255 + delta).clamp(0, 1) for part in self._images.split(self.batch)]
+        def classes(images: Tensor) -> Tensor:
+            parts = ((part.float() / 255 + delta).clamp(0, 1) for part in images.split(self.batch))
             return torch.cat([self.run.victim(part).argmax(1) for part in parts])
+
+        return self.run.look(classes, self._images)
 
     def tensors(self) -> dict[str, Tensor]:
         counters = torch.tensor([self._rate, self._misses, self._steps], dtype=torch.float64)

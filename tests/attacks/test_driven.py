@@ -38,7 +38,7 @@ def exact_victim(tiny_module: nn.Module) -> Victim:
 
 
 def crafting(victim: Victim, **kwargs: Any) -> Crafting:
-    return Crafting(**{"victim": victim, "source": Pictures(), "eps": EPS, "seed": 0, "budget": 100_000, **kwargs})
+    return Crafting(**{"victim": victim, "given": Pictures(), "eps": EPS, "seed": 0, "budget": 100_000, **kwargs})
 
 
 def pictures(n: int, seed: int = 5) -> Tensor:
@@ -380,7 +380,7 @@ def test_a_stopped_run_resumes_to_the_same_pattern(tiny_victim: Victim, tmp_path
         )
 
         def gradient(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
-            made.cost.image_gradients += 4
+            made.cost.back_propagated(4)
             return torch.randn(delta.shape, generator=generator), {}
 
         stopping = StopOnImages(made, every=2, patience=3, n=60)

@@ -216,10 +216,10 @@ def test_jigsaws_grow_and_the_users_images_replace_them(tiny_victim: Victim, mon
     for at in (0, 599, 600, 4199, 4200, 9000):
         priors.batch(1, at, rng())
     assert cuts == [1, 1, 2, 7, 8, 8]
-    assert run.sources[0].describe()["source"] == "jigsaw"
+    assert run.record.sources[0].describe()["source"] == "jigsaw"
     run = crafting(tiny_victim, source=Grey())
     assert torch.equal(CurriculumPrior(run, "jigsaw", False).batch(2, 0, rng()), torch.full((2, 3, 32, 32), 0.5))
-    assert run.sources == [run.source]
+    assert run.record.sources == [run.source]
     with pytest.raises(UsageError, match="expected jigsaw or gaussian"):
         CurriculumPrior(run, "comics", True)
 

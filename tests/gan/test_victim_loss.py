@@ -65,6 +65,7 @@ def test_the_loss_is_the_weighted_sum_and_lazy(tiny_victim: Victim) -> None:
     loss, figures = terms(fake, nimg=0)
     parts = 2 * figures["balance_loss"] + 3 * figures["confidence_loss"] + 0.5 * figures["statistics_loss"]
     assert loss.item() == pytest.approx(4 * parts, rel=1e-5)
+    loss.backward()
     assert terms.image_gradients == 8
     skipped, nothing = terms(fake, nimg=8)
     assert (skipped.item(), nothing, terms.image_gradients) == (0.0, {}, 8)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..distributed import world
 from ..distributed.rows import whole
 from ..distributed.sums import mean_over_processes, moments_over_processes
-from ..victims import Victim
+from ..victims import Cost, Victim
 from .balance import ClassFrequency, RunningMean, coverage, mean_softmax, negentropy
 
 
@@ -54,7 +54,8 @@ class VictimTerms:
         beta: float = 0.9,
         norms: int = 4,
     ) -> None:
-        self.victim, self.weights, self.every, self.effective = victim, weights, every, effective
+        self.cost = Cost()
+        self.victim, self.weights, self.every, self.effective = victim.counted(self.cost), weights, every, effective
         k = victim.num_classes
         # Published windows are 512,000 images; here a window is a few hundred, and starts without pseudo-counts.
         self.frequency = ClassFrequency(
@@ -62,8 +63,12 @@ class VictimTerms:
         )
         self.running = RunningMean(k, beta, device=victim.device)
         self.norms = _spread(victim.batch_norms(), norms) if weights.statistics else []
-        self.image_gradients = 0
         self._recent: deque[Tensor] = deque(maxlen=16)
+
+    @property
+    def image_gradients(self) -> int:
+        """What the terms cost, on all processes, which have equal parts of every batch."""
+        return self.cost.image_gradients * world()
 
     @property
     def statistics_off(self) -> bool:
@@ -76,7 +81,6 @@ class VictimTerms:
             return fake.new_zeros(()), {}
         images = resize(fake, self.victim.input_size[1:])
         probe = self.victim.probe(images, inputs_of=self.norms)
-        self.image_gradients += batch
         self._recent.append(whole(probe.logits.detach(), batch))
         self.frequency.count(self._recent[-1].argmax(1))
         self.frequency.update()
@@ -103,7 +107,7 @@ class VictimTerms:
             target.load_state_dict(
                 {k.removeprefix(part + "."): v for k, v in state.items() if k.startswith(part + ".")}
             )
-        self.image_gradients = int(state["image_gradients"])
+        self.cost.image_gradients = int(state["image_gradients"]) // world()
 
 
 def resize(images: Tensor, size: tuple[int, ...]) -> Tensor:
