@@ -56,7 +56,7 @@ def start_process(threads: int | None = None) -> None:
     """What a command does once: CPU threads, and an allocator that keeps large blocks.
 
     glibc hands every activation map back to the kernel and faults it in again, which took more time than the
-    convolutions of a small net (`scripts/bench.py` prints the ratio).
+    convolutions of a small net (`scripts/bench` prints the ratio).
     """
     if threads:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The scripts that make README's tables from results: across.py, table.py, defended.py and ladder.py."""
+"""scripts/table.py, which makes README's tables from results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from scripts import across, defended, ladder, table
+from scripts.table import main
 
 
 def _row(method: str, victim: str, rates: list[float], transfer: float | None) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def test_a_line_a_victim_with_seeds_and_transfer(tmp_path: Path) -> None:
     result = {"crafted_on": ["a", "b"], "victims": victims, "rows": rows, "budget": 2000}
     file = tmp_path / "results.json"
     file.write_text(json.dumps(result))
-    done = CliRunner().invoke(across.main, ["cbgan,sga,uap", str(file)])
+    done = CliRunner().invoke(main, ["across", "cbgan,sga,uap", str(file)])
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.output.splitlines()]
     assert lines[0] == ["victim", "image-gradients", "clean acc", "floor", "cbgan", "sga", "uap"]
     assert lines[2:] == [
@@ -47,7 +47,7 @@ def test_a_line_for_each_victim_and_defence(tmp_path: Path) -> None:
     }
     file = tmp_path / "defended.json"
     file.write_text(json.dumps(result))
-    done = CliRunner().invoke(defended.main, ["cbgan,uap,sga", str(file)])
+    done = CliRunner().invoke(main, ["defended", "cbgan,uap,sga", str(file)])
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.output.splitlines()]
     assert lines[0] == ["victim", "defence", "cbgan", "uap", "sga", "floor"]
     assert lines[2:] == [
@@ -70,7 +70,7 @@ def test_a_line_for_each_changed_parameter(tmp_path: Path) -> None:
     about = {"weights": "file", "weights_source": "a.safetensors"}
     file = tmp_path / "results.json"
     file.write_text(json.dumps({"crafted_on": ["a"], "victims": {"a": about}, "rows": rows}))
-    done = CliRunner().invoke(ladder.main, ["cbgan", str(file)])
+    done = CliRunner().invoke(main, ["ladder", "cbgan", str(file)])
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.output.splitlines()]
     assert [lines[0], *lines[2:]] == [
         ["change", "a.safetensors"],
@@ -79,10 +79,10 @@ def test_a_line_for_each_changed_parameter(tmp_path: Path) -> None:
         ["`pool=0`", "94.0 ± 2.8 (+3.0 ± 1.0)"],
     ]
     for words in (["cbgan", "--without", "pool"], ["cbgan+pool=0"]):
-        done = CliRunner().invoke(ladder.main, [*words, str(file)])
+        done = CliRunner().invoke(main, ["ladder", *words, str(file)])
         heads = [line.strip("|").split("|")[0].strip() for line in done.output.splitlines()[2:]]
         assert heads == (["`cbgan`"] if "--without" in words else ["`cbgan+pool=0`", "`crops=0`"])
-    done = CliRunner().invoke(ladder.main, ["psp-uap", str(file)])
+    done = CliRunner().invoke(main, ["ladder", "psp-uap", str(file)])
     assert done.exit_code == 2
     assert "no row of psp-uap on a" in done.output
 
@@ -91,7 +91,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     file = tmp_path / "other.json"
     for content in ("{}", "[]"):
         file.write_text(content)
-        for command, words in ((across, ["cbgan"]), (table, []), (defended, ["cbgan"]), (ladder, ["cbgan"])):
-            done = CliRunner().invoke(command.main, [*words, str(file)])
+        for words in (["across", "cbgan"], ["evaluations"], ["defended", "cbgan"], ["ladder", "cbgan"]):
+            done = CliRunner().invoke(main, [*words, str(file)])
             assert done.exit_code == 2
             assert f"{file} is no result" in done.output

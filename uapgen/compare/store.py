@@ -48,7 +48,7 @@ class Store:
         options = json.loads(json.dumps({**options, "victims": victims}))
         found = read_options(self.path, "use another --out")
         held = found or options
-        if "victims" not in held:
+        if "victims" not in held or (found is None and self.cells.path.exists()):
             raise UsageError(f"{self.path} holds something else than a comparison; give another --out")
         for key in FIXED:
             given, there = options[key], held.get(key)

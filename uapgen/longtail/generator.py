@@ -132,7 +132,7 @@ def train_generator(
 
 
 def fast_layout(network: Network) -> Network:
-    """Weights with channels last, in place: convolutions run faster so on CPUs and GPUs (`scripts/bench.py gan`)."""
+    """Weights with channels last, in place: convolutions run faster so on CPUs and GPUs (`scripts/bench gan`)."""
     return network.to(memory_format=torch.channels_last)
 
 

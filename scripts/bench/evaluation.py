@@ -126,7 +126,7 @@ def memory(counts: tuple[int, ...], tar: bool, workers: int) -> None:
     for n in counts:
         with tempfile.TemporaryDirectory() as folder:
             data = _write_tiny(Path(folder), n, tar)
-            script = f"import bench_evaluate as b; b.peak({str(data)!r}, {workers})"
+            script = f"import evaluation as b; b.peak({str(data)!r}, {workers})"
             env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
             done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
             if done.returncode:

@@ -1,7 +1,7 @@
 """Beside the UniversalPerturbation of adversarial-robustness-toolbox (pip install 'uapgen[art]').
 
-python scripts/bench.py uap-vs-art      one pass of the 2017 method, in both, on the same images
-python scripts/bench.py time-to-rate    how long `craft` takes to fool as many images as it does
+python scripts/bench uap-vs-art      one pass of the 2017 method, in both, on the same images
+python scripts/bench time-to-rate    how long `craft` takes to fool as many images as it does
 """
 
 from __future__ import annotations

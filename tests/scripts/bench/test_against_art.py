@@ -16,7 +16,7 @@ SEEDS, PASSES, EPS = (0, 1, 2), 5, 32 / 255
 def test_uap_fools_as_many_as_arts(tiny_module: nn.Module) -> None:
     """Means over seeds: with a hundred images, the order in which they come moves one run by several points."""
     pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
-    from scripts.bench_art import FixedImages, art_universal
+    from scripts.bench.against_art import FixedImages, art_universal
 
     victim = Victim(tiny_module, preprocessing=TINY, device="cpu", precision="fp32")
     images, held_out = gratings(104, seed=5)[0], gratings(1000, seed=77)[0]

@@ -1,12 +1,12 @@
 """Image-gradients per second through a victim as uapgen runs it, against a plain loop, as ratios within one run.
 
-python scripts/bench.py craft --victim embedded/efficientnet_lite0
-python scripts/bench.py uap-vs-art     one pass of the 2017 method, here and in adversarial-robustness-toolbox
-python scripts/bench.py time-to-rate   seconds until as many images are fooled as by its UniversalPerturbation
-python scripts/bench.py gan            the SNDCGAN step
-python scripts/bench.py evaluate       `evaluate` against the forward passes that it needs
-python scripts/bench.py memory         peak memory of `evaluate` over 1,000 and 10,000 images
-python scripts/bench.py scale          craft under torchrun with 1, 2, ... processes
+python scripts/bench craft --victim embedded/efficientnet_lite0
+python scripts/bench uap-vs-art     one pass of the 2017 method, here and in adversarial-robustness-toolbox
+python scripts/bench time-to-rate   seconds until as many images are fooled as by its UniversalPerturbation
+python scripts/bench gan            the SNDCGAN step
+python scripts/bench evaluate       `evaluate` against the forward passes that it needs
+python scripts/bench memory         peak memory of `evaluate` over 1,000 and 10,000 images
+python scripts/bench scale          craft under torchrun with 1, 2, ... processes
 
 The plain loop is what a script would do: fp32, contiguous, weight gradients on, the allocator as it comes. Variants
 take turns, so that a machine whose speed drifts does not favour one; medians are printed.
@@ -92,10 +92,10 @@ def _median(variants: dict[str, Callable[[Tensor], Tensor]], images: Tensor, rou
 
 
 if __name__ == "__main__":
-    from bench_art import time_to_rate, uap_vs_art
-    from bench_evaluate import evaluate_bench, memory
-    from bench_gan import gan
-    from bench_scale import scale
+    from against_art import time_to_rate, uap_vs_art
+    from evaluation import evaluate_bench, memory
+    from gan_step import gan
+    from scaling import scale
 
     for command in (uap_vs_art, time_to_rate, gan, evaluate_bench, memory, scale):
         main.add_command(command)
