@@ -19,7 +19,7 @@ from .networks import networks
 from .plan import GoldPlan
 from .rejection import Calibration, acceptance, calibrate, calibration, rejection_samples
 from .table import markdown, results_of
-from .training import GoldTraining, reweighting, signed_power, train
+from .training import GoldTraining, Reweighting, signed_power, train
 
 __all__ = [
     "Active",
@@ -28,6 +28,7 @@ __all__ = [
     "GoldPlan",
     "GoldTraining",
     "QueryPool",
+    "Reweighting",
     "acceptance",
     "calibrate",
     "calibration",
@@ -47,7 +48,6 @@ __all__ = [
     "rejection_samples",
     "rejection_scale",
     "results_of",
-    "reweighting",
     "run",
     "signed_power",
     "top",
