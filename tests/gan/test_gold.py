@@ -20,7 +20,6 @@ from uapgen.gan.steps import UNLABELLED, Game
 from uapgen.longtail.gold import (
     conditional,
     deviation_ratio,
-    entropy,
     generated_gap,
     networks,
     real_gap,
@@ -84,7 +83,6 @@ def test_signs_and_scale() -> None:
     assert torch.allclose(real_gap(judged, labels), judged.logits - q)
     assert torch.allclose(generated_gap(judged, labels, 2.0), judged.logits + 2 * q)
     expected = torch.tensor([math.log(2), -0.75 * math.log(0.75) - 0.25 * math.log(0.25)])
-    assert torch.allclose(entropy(judged), expected)
     assert torch.allclose(unlabelled_gap(judged), judged.logits + expected)
     ratio = (judged.logits[0] - judged.logits[1]) / (expected[0] - expected[1])
     assert torch.allclose(unlabelled_gap(judged, balanced=True), judged.logits + ratio * expected)

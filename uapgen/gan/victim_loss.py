@@ -25,7 +25,7 @@ from ..distributed import all_sum, world
 from ..distributed.rows import whole
 from ..distributed.sums import mean_over_processes, moments_over_processes
 from ..victims import Victim
-from .balance import ClassFrequency, RunningMean, coverage, mean_softmax, negentropy
+from .balance import ClassFrequency, RunningMean, coverage, entropy, mean_softmax, negentropy
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class VictimTerms:
         class_weights = self.frequency.weights() if self.effective else torch.ones_like(self.running.mean)
         losses = {
             "balance": negentropy(self.running(mean_over_processes(mean_softmax(probe.logits))), class_weights),
-            "confidence": entropy(probe.logits),
+            "confidence": entropy(probe.logits.float()).mean(),
             "statistics": statistics_distance(self.victim, self.norms, probe.layers),
         }
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), fake.new_zeros(()))
@@ -173,12 +173,6 @@ def resize(images: Tensor, size: tuple[int, ...]) -> Tensor:
     if images.shape[-2:] == tuple(size):
         return images
     return F.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Mean entropy, in nats, of the predictions of single images."""
-    log_p = F.log_softmax(logits.float(), 1)
-    return -(log_p.exp() * log_p).sum(1).mean()
 
 
 def statistics_distance(victim: Victim, names: list[str], inputs: list[Tensor]) -> Tensor:

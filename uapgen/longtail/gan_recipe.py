@@ -107,6 +107,16 @@ class GanRecipe:
         """Of the generator and of the discriminator."""
         return self.lr, self.lr if self.lr_d is None else self.lr_d
 
+    def never_weighs(self) -> str | None:
+        """Why the class weights of this recipe stay at 1 to the end, if they do: its first window closes too late."""
+        first, last = -(-self.window // self.batch), -(-self.images // self.batch)
+        if not (self.balance and self.effective) or first < last:
+            return None
+        return (
+            f"the window of {self.window} images does not close before the last batch of {self.images}: all class "
+            f"weights stay 1, and balance is a plain diversity loss; set e.g. window={max(self.images // 50, 1)}"
+        )
+
     def training(self) -> TrainSettings:
         """Raises UsageError for numbers that make no training."""
         return TrainSettings(

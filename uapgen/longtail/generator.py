@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,10 +82,13 @@ def train_generator(
     the discriminator sees, default `data.batch`; the options of `folder` must then say what it is. save_every,
     log_every, grid_every: in images, 0 for only the end (logs: twenty times a run). The same call again continues from
     the last save.
-    Raises UsageError for a recipe that cannot be, UapgenError for a class without images and what `train_gan` raises.
+    Warns of a recipe whose class weights never change. Raises UsageError for one that cannot be, UapgenError for a
+    class without images and what `train_gan` raises.
     """
     recipe = recipe or GanRecipe()
     recipe.check()
+    if reason := recipe.never_weighs():
+        warnings.warn(reason, stacklevel=2)
     data.require_every_class()
     height, width = data.size
     if height != width:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ...gan.gold import (
     conditional,
     deviation_ratio,
-    entropy,
     generated_gap,
     real_gap,
     rejection_scale,
@@ -36,7 +35,6 @@ __all__ = [
     "choose",
     "conditional",
     "deviation_ratio",
-    "entropy",
     "fitting_capacity",
     "generated_gap",
     "learn",
