@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uapgen.gan import SNDCDiscriminator, SNDCGenerator, relativistic, train_gan
+from uapgen.gan import Every, SNDCDiscriminator, SNDCGenerator, TrainSettings, train_gan
 from uapgen.longtail.generator import fast_layout
 from uapgen.runtime import resolve_device, start_process
 
@@ -78,18 +78,9 @@ def _ours(width: int, batch: int, images: Tensor, precision: str) -> Callable[[i
 
     def run(steps: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            train_gan(
-                g,
-                d,
-                real,
-                folder=folder,
-                images=steps * batch,
-                batch=batch,
-                loss=relativistic,
-                precision=precision,  # type: ignore[arg-type]
-                log_every=0,
-                device=images.device,
-            )
+            settings = TrainSettings(batch, precision=precision)  # type: ignore[arg-type]
+            every, device = Every(log=0), images.device
+            train_gan(g, d, real, settings, folder=folder, images=steps * batch, every=every, device=device)
 
     return run
 

@@ -16,12 +16,14 @@ from uapgen.gan import (
     BigDiscriminator,
     BigGenerator,
     DiscriminatorNetwork,
+    Every,
     GeneratorNetwork,
     GroupSpectral,
     SNDCDiscriminator,
     SNDCGenerator,
     SNResDiscriminator,
     SNResGenerator,
+    TrainSettings,
     diff_augment,
     hinge,
     noise_scale,
@@ -190,9 +192,15 @@ def train(folder: Path, images: int, head: Any = "auxiliary", **options: Any) ->
     g = SNDCGenerator(8, 4, num_classes=K)
     d = SNDCDiscriminator(4, num_classes=K, head=head)
     gsr = GroupSpectral(g, torch.full((K,), 20))
-    settings: dict[str, Any] = {"batch": 8, "augment": diff_augment, "extra_loss": gsr, "state": {"gsr": gsr}}
-    settings |= {"ema_halflife": 20, "ema_start": 16, "save_every": 16, "grid_every": 16, "device": "cpu"}
-    return train_gan(g, d, real, folder=folder, images=images, **(settings | options))
+    given: dict[str, Any] = {
+        "extra_loss": gsr,
+        "state": {"gsr": gsr},
+        "every": Every(save=16, grid=16),
+        "device": "cpu",
+    }
+    fields: dict[str, Any] = {"augment": diff_augment, "ema_halflife": 20, "ema_start": 16} | options
+    given |= {name: fields.pop(name) for name in options if name not in TrainSettings.__dataclass_fields__}
+    return train_gan(g, d, real, TrainSettings(8, **fields), folder=folder, images=images, **given)
 
 
 @pytest.mark.parametrize("head", ["projection", "auxiliary"])
@@ -226,8 +234,8 @@ def test_the_classifier_losses_are_weighted_and_logged(tmp_path: Path) -> None:
 def test_labels_of_real_and_of_generated_images_are_learnt(tmp_path: Path) -> None:
     """The auxiliary classifier must tell real classes apart, and the generator must make what it is asked for."""
     g, d = SNDCGenerator(8, 4, num_classes=K), SNDCDiscriminator(4, num_classes=K, head="auxiliary")
-    options: dict[str, Any] = {"loss": hinge, "auxiliary": 5.0, "lr_g": 2e-3, "lr_d": 2e-3, "betas": (0.0, 0.99)}
-    train_gan(g, d, real, folder=tmp_path, images=1008, batch=16, device="cpu", **options)
+    settings = TrainSettings(16, hinge, lr_g=2e-3, lr_d=2e-3, betas=(0.0, 0.99), auxiliary=5.0)
+    train_gan(g, d, real, settings, folder=tmp_path, images=1008, device="cpu")
     x, labels = real(200, rng(1, "held out"))
     asked = torch.arange(K).repeat_interleave(20)
     with torch.no_grad():
@@ -245,7 +253,7 @@ def test_bf16_trains_float32_weights(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     g, d = SNDCGenerator(8, 4, num_classes=K), SNDCDiscriminator(4, num_classes=K)
-    common: dict[str, Any] = {"folder": tmp_path, "images": 8, "batch": 8, "device": "cpu"}
+    common: dict[str, Any] = {"settings": TrainSettings(8), "folder": tmp_path, "images": 8, "device": "cpu"}
     with pytest.raises(UsageError, match="5 and None classes"):
         train_gan(g, SNDCDiscriminator(4), real, **common)
     with pytest.raises(UsageError, match=r"return \(images, labels\)"):
@@ -263,7 +271,7 @@ def test_a_nan_keeps_the_last_good_save(tmp_path: Path) -> None:
     broken.calls = 0
     g, d = SNDCGenerator(8, 4, num_classes=K), SNDCDiscriminator(4, num_classes=K)
     with pytest.raises(UapgenError, match="discriminator's loss became nan"):
-        train_gan(g, d, broken, folder=tmp_path, images=80, batch=8, save_every=16, device="cpu")
+        train_gan(g, d, broken, TrainSettings(8), folder=tmp_path, images=80, every=Every(save=16), device="cpu")
     tensors, meta = load_state(tmp_path / "gan.safetensors")
     assert meta["nimg"] == 16 and all(bool(t.isfinite().all()) for t in tensors.values())
 
@@ -278,7 +286,7 @@ def _process(rank: int, folder: str) -> None:
 
 def _run(folder: Path) -> None:
     g, d = SNDCGenerator(8, 4, num_classes=K), SNDCDiscriminator(4, num_classes=K, head="auxiliary")
-    train_gan(g, d, real, folder=folder, images=24, batch=8, d_steps=2, loss=relativistic, device="cpu")
+    train_gan(g, d, real, TrainSettings(8, relativistic, d_steps=2), folder=folder, images=24, device="cpu")
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:

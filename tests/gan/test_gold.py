@@ -13,14 +13,13 @@ from torch.distributions import Normal
 from torch.nn.functional import cross_entropy, softplus
 
 from uapgen.errors import UsageError
-from uapgen.gan import hinge, non_saturating, relativistic
+from uapgen.gan import TrainSettings, hinge, non_saturating, relativistic
 from uapgen.gan.conditional import Judgement
 from uapgen.gan.gold import proxy_filter, under_representation
 from uapgen.gan.steps import UNLABELLED, Game
 from uapgen.longtail.gold import (
     conditional,
     deviation_ratio,
-    entropy,
     generated_gap,
     networks,
     real_gap,
@@ -28,7 +27,7 @@ from uapgen.longtail.gold import (
     signed_power,
     unlabelled_gap,
 )
-from uapgen.longtail.gold.training import reweighting
+from uapgen.longtail.gold.training import Reweighting
 from uapgen.runtime import module_sha256, rng
 
 DATA, MODEL = (Normal(-9.0, 1.0), Normal(9.0, 1.0)), (Normal(-8.5, 1.5), Normal(9.5, 0.8))
@@ -84,7 +83,6 @@ def test_signs_and_scale() -> None:
     assert torch.allclose(real_gap(judged, labels), judged.logits - q)
     assert torch.allclose(generated_gap(judged, labels, 2.0), judged.logits + 2 * q)
     expected = torch.tensor([math.log(2), -0.75 * math.log(0.75) - 0.25 * math.log(0.25)])
-    assert torch.allclose(entropy(judged), expected)
     assert torch.allclose(unlabelled_gap(judged), judged.logits + expected)
     ratio = (judged.logits[0] - judged.logits[1]) / (expected[0] - expected[1])
     assert torch.allclose(unlabelled_gap(judged, balanced=True), judged.logits + ratio * expected)
@@ -112,7 +110,7 @@ def test_signed_power() -> None:
 
 
 def test_reweighting_starts_late_and_is_detached() -> None:
-    weight = reweighting(start=100)
+    weight = Reweighting(start=100)
     judged = Judgement(torch.tensor([3.0, -3.0], requires_grad=True), torch.zeros(2, 2, requires_grad=True))
     labels = torch.tensor([0, 1])
     assert weight(judged, labels, 99) is None
@@ -122,14 +120,14 @@ def test_reweighting_starts_late_and_is_detached() -> None:
     with pytest.raises(UsageError, match="conditional"):
         weight(judged, None, 100)
     with pytest.raises(UsageError, match="beta -1"):
-        reweighting(start=0, beta=-1)
+        Reweighting(start=0, beta=-1)
 
 
 def game(**options: Any) -> tuple[Game, torch.optim.Optimizer]:
     nets = networks("points", width=2, latent_dim=3)
     g, d = nets.generator(2, 0), nets.discriminator(2, 0)
-    settings: dict[str, Any] = {"loss": non_saturating, "auxiliary": 1.0, "augment": None, "bf16": False}
-    return Game(g, d, **(settings | options)), torch.optim.SGD(d.parameters(), 0.1)
+    settings = TrainSettings(**({"batch": 6, "loss": non_saturating} | options))
+    return Game(g, d, settings), torch.optim.SGD(d.parameters(), 0.1)
 
 
 def step(played: Game, optimizer: torch.optim.Optimizer, labels: Tensor) -> dict[str, Any]:
@@ -196,9 +194,8 @@ def test_reweighted_training_continues_in_the_same_bytes(tmp_path: Path) -> None
             if nimg == stop:
                 raise KeyboardInterrupt
 
-        weight = reweighting(start=96)
-        plan = GoldTraining(images=192, batch=16)
-        train(g, d, blobs(60).batch, plan, fake_weight=weight, callback=callback, **settings)
+        plan = GoldTraining(images=192, batch=16).settings(Reweighting(start=96))
+        train(g, d, blobs(60).batch, plan, images=192, callback=callback, **settings)
         return module_sha256(g)
 
     whole = run(tmp_path / "whole", None)

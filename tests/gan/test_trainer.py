@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ from torch import Tensor
 from uapgen.errors import UapgenError, UsageError
 from uapgen.gan import (
     ClassFrequency,
+    Every,
     RunningMean,
     SNResDiscriminator,
     SNResGenerator,
+    TrainSettings,
     hinge,
     mean_softmax,
     negentropy,
@@ -49,23 +54,18 @@ class InTheLoop:
         loss = negentropy(self.running(mean_softmax(logits)), self.frequency.weights())
         return 5 * loss, {"balance": loss.detach(), "nimg_seen": nimg}
 
+    def describe(self) -> str:
+        return "in the loop"
+
 
 def train(folder: Path | RunFolder, images: int = 64, **options: Any) -> SNResGenerator:
+    """`options` are those of `train_gan`, or fields of its settings."""
     extra = InTheLoop()
-    settings: dict[str, Any] = {
-        "batch": 4,
-        "d_steps": 2,
-        "extra_loss": extra,
-        "state": extra.state,
-        "ema_halflife": 20,
-        "ema_start": 16,
-        "log_every": 12,
-        "save_every": 20,
-        "grid_every": 32,
-        "device": "cpu",
-    }
+    given: dict[str, Any] = {"extra_loss": extra, "state": extra.state, "every": Every(12, 20, 32), "device": "cpu"}
+    fields: dict[str, Any] = {"batch": 4, "d_steps": 2, "ema_halflife": 20, "ema_start": 16} | options
+    given |= {name: fields.pop(name) for name in options if name not in TrainSettings.__dataclass_fields__}
     g, d = SNResGenerator(8, 32, 4), SNResDiscriminator(32, 4)
-    return train_gan(g, d, real, folder=folder, images=images, **(settings | options))
+    return train_gan(g, d, real, TrainSettings(**fields), folder=folder, images=images, **given)
 
 
 def stop_at(*when: int) -> Any:
@@ -152,8 +152,8 @@ def test_training_moves_towards_the_real_images(tmp_path: Path) -> None:
     g, d = SNResGenerator(8, 32, 4), SNResDiscriminator(32, 4)
     z = torch.randn(32, 8, generator=rng(0, "z"))
     before = (g(z).mean((0, 2, 3)) - target.flatten()).abs().max()
-    rates = {"lr_g": 2e-3, "lr_d": 2e-3, "ema_halflife": 200.0, "ema_start": 1000}
-    train_gan(g, d, plain, folder=tmp_path, images=1600, batch=16, loss=hinge, device="cpu", **rates)
+    settings = TrainSettings(16, hinge, lr_g=2e-3, lr_d=2e-3, ema_halflife=200.0, ema_start=1000)
+    train_gan(g, d, plain, settings, folder=tmp_path, images=1600, device="cpu")
     after = (g(z).mean((0, 2, 3)) - target.flatten()).abs().max()
     assert after.item() < 0.5 * before.item()
 
@@ -175,7 +175,7 @@ def test_fresh_real_images_for_every_discriminator_step(tmp_path: Path) -> None:
         return images
 
     g, d = SNResGenerator(8, 32, 4), SNResDiscriminator(32, 4)
-    train_gan(g, d, recorded, folder=tmp_path, images=8, batch=4, d_steps=3, device="cpu")
+    train_gan(g, d, recorded, TrainSettings(4, d_steps=3), folder=tmp_path, images=8, device="cpu")
     assert len(sums) == len(set(sums)) == 6
 
 
@@ -193,9 +193,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_save(tmp_pat
             SNResGenerator(8, 32, 4),
             SNResDiscriminator(32, 4),
             lambda n, generator: torch.full((n, 3, 32, 32), torch.nan),
+            TrainSettings(4),
             folder=tmp_path / "other",
             images=8,
-            batch=4,
             device="cpu",
         )
 
@@ -210,8 +210,9 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
         def backward(ctx: Any, grad: Tensor) -> Tensor:
             return torch.full((4, 3, 32, 32), torch.inf)
 
+    folder = RunFolder(tmp_path, {})
     with pytest.raises(UapgenError, match=r"is not finite after 4 images"):
-        train(tmp_path, save_every=4, state=None, extra_loss=lambda fake, nimg: (Exploding.apply(fake), {}))
+        train(folder, every=Every(save=4), state=None, extra_loss=lambda fake, nimg: (Exploding.apply(fake), {}))
     assert load_state(tmp_path / "gan.safetensors")[1]["nimg"] == 0
 
 
@@ -219,16 +220,76 @@ def test_wrong_folders_sizes_and_counts_are_refused(whole: Path, tmp_path: Path)
     with pytest.raises(UsageError, match="seed"):
         train(whole, seed=1)
     options = json.loads((whole / "options.json").read_text())
+    wider, larger = ((SNResGenerator(8, *net), SNResDiscriminator(*net)) for net in ((32, 6), (64, 2)))
     with pytest.raises(UapgenError, match="holds another GAN"):
-        train_gan(
-            SNResGenerator(8, 32, 6),
-            SNResDiscriminator(32, 6),
-            real,
-            folder=RunFolder(whole, options),
-            images=80,
-            batch=4,
-        )
+        train_gan(*wider, real, TrainSettings(4), folder=RunFolder(whole, options), images=80)
     with pytest.raises(UapgenError, match=r"real images are \(4, 3, 32, 32\), the generator's \(4, 3, 64, 64\)"):
-        train_gan(SNResGenerator(8, 64, 2), SNResDiscriminator(64, 2), real, folder=tmp_path / "a", images=4, batch=4)
-    with pytest.raises(UsageError, match="d_steps 0"):
-        train(tmp_path / "b", d_steps=0)
+        train_gan(*larger, real, TrainSettings(4), folder=tmp_path / "a", images=4)
+
+
+def narrow(x: Tensor, draws: torch.Generator, *, to: float = 0.5) -> Tensor:
+    """An augmentation."""
+    return x * to
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": hinge}, "loss = 'relativistic' there, 'hinge' now"),
+        ({"augment": narrow}, "augment = None there, 'tests.gan.test_trainer.narrow' now"),
+        ({"extra_loss": None, "state": None}, "extra_loss = 'in the loop' there"),
+        ({"lr_d": 1e-3}, "lr_d"),
+        ({"betas": (0.5, 0.999)}, "betas"),
+        ({"auxiliary": 2.0}, "auxiliary"),
+        ({"seed": 1}, "seed"),
+    ],
+)
+def test_a_folder_is_of_one_training(whole: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        train(whole, **change)
+
+
+def test_the_arguments_of_a_partial_make_another_run(tmp_path: Path) -> None:
+    train(tmp_path, images=4, augment=partial(narrow, to=0.5))
+    train(tmp_path, images=8, augment=partial(narrow, to=0.5))
+    with pytest.raises(UsageError, match=re.escape("augment.to = 0.5 there, 0.25 now")):
+        train(tmp_path, images=8, augment=partial(narrow, to=0.25))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"augment": lambda x, draws: x},
+        {"loss": dataclasses.replace(hinge, name=None)},
+        {"extra_loss": lambda fake, nimg: (fake.sum(), {}), "state": None},
+    ],
+)
+def test_what_cannot_say_what_it_does_needs_a_folder_that_does(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"cannot say what it does|has no name"):
+        train(tmp_path / "a", images=4, **change)
+    assert not (tmp_path / "a").exists()
+    train(RunFolder(tmp_path / "b", {"mine": 1}), images=4, **change)
+
+
+def test_the_average_begins_with_the_first_batch_after_its_start(tmp_path: Path) -> None:
+    """Start 4: the second batch, which ends at 8, is the first to be averaged, with the weight of one batch."""
+    generators = {}
+    for images in (4, 8):
+        ema = train(tmp_path / str(images), images, ema_start=4, ema_halflife=4)
+        tensors, _ = load_state(tmp_path / str(images) / "gan.safetensors")
+        generators[images] = {name[2:]: value for name, value in tensors.items() if name.startswith("g.")}
+    for name, value in ema.state_dict().items():
+        if value.is_floating_point():
+            assert torch.allclose(value, (generators[4][name] + generators[8][name]) / 2, atol=1e-7), name
+
+
+def test_the_generator_gets_latents_that_the_discriminator_did_not_see(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Recorded(SNResGenerator):
+        def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+            seen.append(z)
+            return super().forward(z, labels)
+
+    train_gan(Recorded(8, 32, 2), SNResDiscriminator(32, 2), real, TrainSettings(4), folder=tmp_path, images=8)
+    assert len(seen) == 4 and len({float(z.sum()) for z in seen}) == 4

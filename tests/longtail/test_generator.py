@@ -14,9 +14,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from click.testing import CliRunner
-from torch import Tensor, nn
 
-from tests.conftest import TINY
+from tests.longtail.brightness import CLASSES, bright, brightness_victim, flat
 from uapgen.cli import cli
 from uapgen.errors import UapgenError, UsageError
 from uapgen.experiments.plan import find, load, presets
@@ -35,39 +34,11 @@ from uapgen.runtime import rng
 from uapgen.victims import Victim
 
 SMALL = GanRecipe(width=4, latent_dim=8, images=48, batch=16, lr=1e-3, ema_halflife=100, ema_start=0, window=32)
-CLASSES = 5
-
-
-class Brightness(nn.Module):
-    """Logits of 5 classes from the mean colour: class k where the pixels are about k / 4."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.centres = nn.Parameter(torch.linspace(0, 1, CLASSES))
-        self.head = nn.Linear(CLASSES, CLASSES, bias=False)
-        with torch.no_grad():
-            self.head.weight.copy_(torch.eye(CLASSES))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean = (x / 2 + 0.5).mean((1, 2, 3))  # undoes TINY's normalisation
-        return self.head(-80 * (mean[:, None] - self.centres).square())
 
 
 @pytest.fixture
 def judge_of_brightness() -> Victim:
-    return Victim(Brightness(), name="brightness", preprocessing=TINY, device="cpu")
-
-
-def flat(levels: Tensor) -> Tensor:
-    return levels.view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
-
-
-def bright(n: int, counts: list[int] | None = None, size: int = 32) -> LabelledImages:
-    """Noisy flat pictures whose brightness is their class."""
-    labels = torch.arange(n) % CLASSES if counts is None else torch.repeat_interleave(torch.tensor(counts))
-    noise = 0.1 * torch.rand(len(labels), 3, size, size, generator=rng(0, "bright"))
-    images = (255 * (flat(labels / (CLASSES - 1))[..., :size, :size] * 0.9 + noise)).byte()
-    return LabelledImages(images, labels, CLASSES, "bright")
+    return brightness_victim()
 
 
 def test_balance_of_one_batch_is_the_formula(judge_of_brightness: Victim) -> None:
@@ -118,9 +89,8 @@ def _process(rank: int, folder: str) -> None:
 
 
 def _balanced_run(folder: Path) -> None:
-    victim = Victim(Brightness(), name="brightness", preprocessing=TINY, device="cpu")
     recipe = GanRecipe(**{**SMALL.__dict__, "balance": 5.0, "images": 48, "lr": 2e-4})
-    train_generator(bright(40, size=16), recipe, folder=folder, classifier=victim, device="cpu")
+    train_generator(bright(40, size=16), recipe, folder=folder, classifier=brightness_victim(), device="cpu")
 
 
 def test_balance_over_two_processes_equals_one(tmp_path: Path) -> None:

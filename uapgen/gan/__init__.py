@@ -7,13 +7,15 @@ from .augment import diff_augment
 from .balance import ClassFrequency, RunningMean, balance_loss, bound, coverage, mean_softmax, negentropy, optimum
 from .biggan import BigDiscriminator, BigGenerator
 from .checkpoint import Ema
-from .class_balance import ClassBalance
 from .conditional import DiscriminatorNetwork, GeneratorNetwork
 from .losses import AdversarialLoss, hinge, non_saturating, relativistic, relativistic_average
-from .networks import SNResDiscriminator, SNResGenerator, sample_latents
+from .networks import SNResDiscriminator, SNResGenerator
+from .sampling import sample_latents, sampler
+from .settings import Every, TrainSettings
 from .sndcgan import SNDCDiscriminator, SNDCGenerator
 from .spectral import GroupSpectral, noise_scale, rarity
 from .trainer import train_gan
+from .victim_loss import ClassBalance
 
 __all__ = [
     "AdversarialLoss",
@@ -23,6 +25,7 @@ __all__ = [
     "ClassFrequency",
     "DiscriminatorNetwork",
     "Ema",
+    "Every",
     "GeneratorNetwork",
     "GroupSpectral",
     "RunningMean",
@@ -30,6 +33,7 @@ __all__ = [
     "SNDCGenerator",
     "SNResDiscriminator",
     "SNResGenerator",
+    "TrainSettings",
     "balance_loss",
     "bound",
     "coverage",
@@ -44,6 +48,7 @@ __all__ = [
     "relativistic",
     "relativistic_average",
     "sample_latents",
+    "sampler",
     "save_grid",
     "train_gan",
 ]

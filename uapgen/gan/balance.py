@@ -30,6 +30,20 @@ def negentropy(p: Tensor, weights: Tensor) -> Tensor:
     return (weights * p * p.clamp_min(FLOOR).log()).sum()
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy (B,), in nats, of the predictions of single images, logits (B,K)."""
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+def kl_to_even(p: Tensor, even: float | None = None) -> float:
+    """sum_k p_k log(p_k / u) in nats for p (K,), 0 log 0 being 0: 0 for even p, log K for one class only.
+
+    u is `even`, by default 1/K.
+    """
+    return float(torch.xlogy(p, p / (1 / len(p) if even is None else even)).sum())
+
+
 def balance_loss(logits: Tensor, weights: Tensor) -> Tensor:
     """The regulariser on one batch: logits (B,K) of generated images, weights (K,) from `ClassFrequency.weights`."""
     return negentropy(mean_softmax(logits), weights)
@@ -168,7 +182,7 @@ def coverage(logits: Tensor) -> dict[str, float]:
     share = torch.bincount(logits.argmax(1), minlength=k).double() / len(logits)
     return {
         "classes": int((share > 0).sum()),
-        "kl_mean": float(torch.xlogy(p, p * k).sum()),
-        "kl_argmax": float(torch.xlogy(share, share * k).sum()),
+        "kl_mean": kl_to_even(p),
+        "kl_argmax": kl_to_even(share),
         "confidence": float(logits.float().softmax(1).amax(1).mean()),
     }

@@ -65,6 +65,12 @@ class Checkpoint:
         return meta["nimg"]
 
 
+def check_halflife(halflife: float) -> None:
+    """Raises UsageError for one that is not positive."""
+    if not halflife > 0:
+        raise UsageError(f"EMA half-life {halflife} is not positive; it is counted in images, e.g. 10000")
+
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -76,8 +82,7 @@ class Ema(Generic[Module]):
     """
 
     def __init__(self, source: Module, *, halflife: float, start: int = 0) -> None:
-        if not halflife > 0:
-            raise UsageError(f"EMA half-life {halflife} is not positive; it is counted in images, e.g. 10000")
+        check_halflife(halflife)
         self.halflife, self.start = halflife, start
         self.module: Module = copy.deepcopy(source).eval().requires_grad_(False)
 

@@ -19,19 +19,14 @@ from torch import Tensor
 from ..errors import UsageError
 from ..proxies import Pool
 from ..runtime import rng
+from .balance import entropy
 from .conditional import DiscriminatorNetwork, Judgement
 from .proxy_gan import GanSource
 
 
 def conditional(judged: Judgement, labels: Tensor) -> Tensor:
     """q = log D_C(c|x) of the given labels (B,), never above 0. Raises UsageError without an auxiliary classifier."""
-    return _log_classes(judged).gather(1, labels.unsqueeze(1)).squeeze(1)
-
-
-def entropy(judged: Judgement) -> Tensor:
-    """H[D_C(.|x)] (B,) in nats, the expectation of -q over the classifier's own classes, Eq. (7)."""
-    logs = _log_classes(judged)
-    return -(logs.exp() * logs).sum(1)
+    return _classes(judged).log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
 def generated_gap(judged: Judgement, labels: Tensor, scale: float | Tensor = 1.0) -> Tensor:
@@ -45,8 +40,11 @@ def real_gap(judged: Judgement, labels: Tensor, scale: float | Tensor = 1.0) -> 
 
 
 def unlabelled_gap(judged: Judgement, *, balanced: bool = False) -> Tensor:
-    """m + H (B,), Eq. (8); balanced: m + (std m / std H) H over this set, Eq. (9)."""
-    uncertainty = entropy(judged)
+    """m + H (B,), Eq. (8); balanced: m + (std m / std H) H over this set, Eq. (9).
+
+    H[D_C(.|x)], the classifier's entropy, is the expectation of -q over its own classes, Eq. (7).
+    """
+    uncertainty = entropy(_classes(judged))
     scale = deviation_ratio(judged.logits, uncertainty) if balanced else 1.0
     return judged.logits + scale * uncertainty
 
@@ -80,12 +78,12 @@ def _ratio(above: Tensor, below: Tensor) -> Tensor:
     return torch.where(below > 0, above / below.clamp_min(torch.finfo(below.dtype).tiny), 0.0)
 
 
-def _log_classes(judged: Judgement) -> Tensor:
+def _classes(judged: Judgement) -> Tensor:
     if judged.classes is None:
         raise UsageError(
             "the gap of log-densities needs a discriminator with an auxiliary classifier: head='auxiliary'"
         )
-    return judged.classes.log_softmax(1)
+    return judged.classes
 
 
 def under_representation(marginal: Tensor, logits: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,11 +18,6 @@ from .conditional import DiscriminatorNetwork, GeneratorNetwork, Head, label_nor
 GENERATOR_PLAN = {32: (4, 4, 4, 4), 64: (16, 8, 4, 2, 1), 128: (16, 16, 8, 4, 2, 1)}
 DISCRIMINATOR_PLAN = {32: (2, 2, 2, 2), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16)}
 DOWNSAMPLED = {32: 2, 64: 4, 128: 5}  # how many of the discriminator's blocks, counted from the first, halve the image
-
-
-def sample_latents(n: int, dim: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-    """z ~ N(0, I), (n, dim) float32; drawn where the generator lives, so a CPU one gives every device the same z."""
-    return torch.randn(n, dim, generator=generator, device=generator.device).to(device)
 
 
 class SNResGenerator(GeneratorNetwork):

@@ -23,7 +23,9 @@ from ..runtime import rng
 from ..victims import Victim
 from .balance import coverage
 from .losses import relativistic
-from .networks import SNResDiscriminator, SNResGenerator, sample_latents
+from .networks import SNResDiscriminator, SNResGenerator
+from .sampling import sample_latents
+from .settings import Every, TrainSettings
 from .trainer import train_gan
 from .victim_loss import TermWeights, VictimTerms, resize
 
@@ -45,6 +47,18 @@ class ProxyGanSettings:
     lr: float = 5e-4
     effective: bool = True
     weights: TermWeights = field(default_factory=TermWeights)
+
+    def training(self) -> TrainSettings:
+        """The average begins after a quarter of the run and remembers some ten batches."""
+        return TrainSettings(
+            batch=self.batch,
+            loss=relativistic,
+            lr_g=self.lr,
+            lr_d=self.lr,
+            betas=(0.0, 0.99),
+            ema_halflife=10 * self.batch,
+            ema_start=self.images // 4,
+        )
 
 
 class GanSource:
@@ -152,19 +166,12 @@ def _train(
         generator,
         discriminator,
         lambda n, g: resize(real.batch(n, g), (settings.size, settings.size)).clamp(0, 1),
+        settings.training(),
         folder=run,
         images=settings.images,
-        batch=settings.batch,
-        loss=relativistic,
-        lr_g=settings.lr,
-        lr_d=settings.lr,
-        betas=(0.0, 0.99),
         extra_loss=terms,
         state={"terms": terms},
-        ema_halflife=10 * settings.batch,
-        ema_start=settings.images // 4,
-        save_every=64 * settings.batch,
-        grid_every=max(settings.images // 4, settings.batch),
+        every=Every(save=64 * settings.batch, grid=max(settings.images // 4, settings.batch)),
         seed=seed,
         device=victim.device,
         callback=report,

@@ -73,6 +73,7 @@ class GroupSpectral:
                 f"counts have shape {tuple(counts.shape)}, expected ({generator.num_classes},), one a class"
             )
         self.generator, self.weight, self.iterations = generator, weight, iterations
+        self.options = {"counts": counts.tolist(), "beta": beta, "seed": seed}
         self.strength = 0.5 * rarity(counts, beta)
         draws = rng(seed, "gsr")
         self.vectors = {  # of gains (0) and of biases (1): (2,K,b)
@@ -83,6 +84,9 @@ class GroupSpectral:
     def __call__(self, fake: Tensor, nimg: int) -> tuple[Tensor, dict[str, Any]]:
         loss = self.loss()
         return self.weight * loss, {"gsr": loss.detach()}
+
+    def describe(self) -> dict[str, Any]:
+        return {"loss": "gsr", "weight": self.weight, "iterations": self.iterations, **self.options}
 
     def loss(self) -> Tensor:
         """The regulariser, a scalar; advances the power iterations."""

@@ -14,14 +14,12 @@ from torch.optim import Optimizer
 from ..distributed import rank, world
 from ..distributed.sums import average_gradients
 from ..errors import UapgenError, UsageError
-from .augment import Augment
 from .conditional import DiscriminatorNetwork, GeneratorNetwork, Judgement
-from .losses import AdversarialLoss
-from .networks import sample_latents
+from .sampling import latents_and_labels
+from .settings import TrainSettings
 
 Real = Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]]
 ExtraLoss = Callable[[Tensor, int], tuple[Tensor, dict[str, Any]]]
-FakeWeight = Callable[[Judgement, Tensor | None, int], Tensor | None]
 Batch = tuple[Tensor, Tensor | None]  # images or latents, and labels where the networks want them
 Stats = dict[str, Any]
 NAMES = {
@@ -34,30 +32,15 @@ UNLABELLED = -1  # the label of a real image whose class is not known
 
 @dataclass(frozen=True)
 class Game:
-    """Two networks and their losses.
-
-    auxiliary: weight of the class cross-entropy where the discriminator has an auxiliary classifier: on real and on
-        generated images in its own step, on generated ones in the generator's.
-    augment: `augment(images, generator)`, on whatever the discriminator sees, or None.
-    bf16: both networks run under autocast; losses are in float32.
-    fake_auxiliary: factor of that cross-entropy on generated images in the discriminator's step, or None for 1. With
-        one, real images may be UNLABELLED: they are real, and of no class.
-    fake_weight: `fake_weight(judged, labels, nimg)` -> weights (B,), of any sign, of what the generated images add to
-        the discriminator's loss, or None for now. `judged` is detached.
-    """
+    """Two networks, and how they are trained against each other."""
 
     g: GeneratorNetwork
     d: DiscriminatorNetwork
-    loss: AdversarialLoss
-    auxiliary: float
-    augment: Augment | None
-    bf16: bool
-    fake_auxiliary: float | None = None
-    fake_weight: FakeWeight | None = None
+    settings: TrainSettings
 
-    def real(self, real: Real, batch: int, draws: torch.Generator, device: torch.device) -> Batch:
-        """This process's share of `batch` real images, with their labels in a conditional game."""
-        given = real(batch, draws)
+    def real(self, real: Real, draws: torch.Generator, device: torch.device) -> Batch:
+        """This process's share of a batch of real images, with their labels in a conditional game."""
+        given = real(self.settings.batch, draws)
         x, labels = given if isinstance(given, tuple) else (given, None)
         if self.g.num_classes is None:
             return _share(x).to(device), None
@@ -67,13 +50,10 @@ class Game:
             )
         return _share(x).to(device), _share(labels).to(device)
 
-    def latents(self, batch: int, draws: torch.Generator, device: torch.device) -> Batch:
-        """This process's share of `batch` latents; labels are uniform over the classes, whatever the real ones are."""
-        z = _share(sample_latents(batch, self.g.latent_dim, draws, device))
-        if self.g.num_classes is None:
-            return z, None
-        labels = torch.randint(self.g.num_classes, (batch,), generator=draws, device=draws.device)
-        return z, _share(labels).to(device)
+    def latents(self, draws: torch.Generator, device: torch.device) -> Batch:
+        """This process's share of a batch of latents; labels are uniform over the classes, not as in the real ones."""
+        z, labels = latents_and_labels(self.g, self.settings.batch, draws, device)
+        return _share(z), None if labels is None else _share(labels)
 
     def discriminator_step(
         self, optimizer: Optimizer, real: Batch, latents: Batch, draws: torch.Generator, nimg: int
@@ -94,7 +74,7 @@ class Game:
         if judged.classes is not None and both is not None:
             classification = self._classification(judged.classes, both, weight)
             stats["d_classes"] = classification.detach()
-            total = total + self.auxiliary * classification
+            total = total + self.settings.auxiliary * classification
         if weight is not None:
             stats["fake_weight"] = weight.mean()
         optimizer.zero_grad()
@@ -115,13 +95,13 @@ class Game:
         fake = self._generate(latents)
         judged = self._judge(fake, latents[1], draws)
         with torch.no_grad():
-            on_real = self._judge(*real, draws).logits if self.loss.g_needs_real else fake.new_empty(0)
-        total = self.loss.g_loss(on_real, judged.logits)
+            on_real = self._judge(*real, draws).logits if self.settings.loss.g_needs_real else fake.new_empty(0)
+        total = self.settings.loss.g_loss(on_real, judged.logits)
         stats: Stats = {"g_loss": total.detach()}
         if judged.classes is not None and latents[1] is not None:
             classification = cross_entropy(judged.classes, latents[1])
             stats["g_classes"] = classification.detach()
-            total = total + self.auxiliary * classification
+            total = total + self.settings.auxiliary * classification
         if extra_loss:
             extra, numbers = extra_loss(fake, nimg)
             stats |= {"extra_loss": extra.detach(), **numbers}
@@ -133,39 +113,39 @@ class Game:
         return stats
 
     def _fake_weight(self, judged: Judgement, labels: Tensor | None, nimg: int) -> Tensor | None:
-        if self.fake_weight is None:
+        if self.settings.fake_weight is None:
             return None
         logits, classes = judged.logits.detach().chunk(2)[1], judged.classes
-        return self.fake_weight(
-            Judgement(logits, None if classes is None else classes.detach().chunk(2)[1]), labels, nimg
-        )
+        on_fake = Judgement(logits, None if classes is None else classes.detach().chunk(2)[1])
+        return self.settings.fake_weight(on_fake, labels, nimg)
 
     def _adversarial(self, on_real: Tensor, on_fake: Tensor, weight: Tensor | None) -> Tensor:
+        loss = self.settings.loss
         if weight is None:
-            return self.loss.d_loss(on_real, on_fake)
-        if self.loss.d_terms is None:
-            raise UsageError("weights of generated images need a loss with a term of each image: non_saturating, hinge")
-        real_terms, fake_terms = self.loss.d_terms(on_real, on_fake)
+            return loss.d_loss(on_real, on_fake)
+        assert loss.d_terms is not None, "TrainSettings refuses weights without terms"
+        real_terms, fake_terms = loss.d_terms(on_real, on_fake)
         return real_terms.mean() + (weight * fake_terms).mean()
 
     def _classification(self, classes: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         """Class cross-entropy on real plus that on generated images, both in units of `auxiliary`."""
-        if self.fake_auxiliary is None and weight is None:
+        factor = self.settings.fake_auxiliary
+        if factor is None and weight is None:
             return 2 * cross_entropy(classes, labels)  # the mean over both halves, twice: their sum
         (of_real, of_fake), (real, fake) = classes.chunk(2), labels.chunk(2)
         known = (real != UNLABELLED).sum().clamp(min=1)
         on_real = cross_entropy(of_real, real, ignore_index=UNLABELLED, reduction="sum") / known
         fake_terms = cross_entropy(of_fake, fake, reduction="none")
         on_fake = (fake_terms if weight is None else weight * fake_terms).mean()
-        return on_real + (1.0 if self.fake_auxiliary is None else self.fake_auxiliary) * on_fake
+        return on_real + (1.0 if factor is None else factor) * on_fake
 
     def _generate(self, latents: Batch) -> Tensor:
-        with torch.autocast(latents[0].device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(latents[0].device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             return self.g(*latents).float()
 
     def _judge(self, x: Tensor, labels: Tensor | None, draws: torch.Generator) -> Judgement:
-        x = self.augment(x, draws) if self.augment else x
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+        x = self.settings.augment(x, draws) if self.settings.augment else x
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             judged = self.d.judge(x, labels)
         return Judgement(judged.logits.float(), None if judged.classes is None else judged.classes.float())
 

@@ -1,6 +1,7 @@
 """The victim in the loop: what its view of generated images adds to the generator's loss.
 
-Each term has a weight, and zero switches it off:
+`ClassBalance` is the published regulariser, of a classifier of the GAN's own labelled data. `VictimTerms` is its
+relative for victims with many classes, small batches and further terms; each has a weight, and zero switches it off:
 - balance: the class-balancing regulariser over all K victim classes, so that the proxies reach many of them;
 - confidence: mean entropy of single predictions, so that a proxy is informative and not a blend of all classes;
 - statistics: distance of batch-norm input statistics from the victim's running ones, so that activations look like
@@ -10,6 +11,7 @@ Each term has a weight, and zero switches it off:
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distributed import world
+from ..distributed import all_sum, world
 from ..distributed.rows import whole
 from ..distributed.sums import mean_over_processes, moments_over_processes
 from ..victims import Cost, Victim
-from .balance import ClassFrequency, RunningMean, coverage, mean_softmax, negentropy
+from .balance import ClassFrequency, RunningMean, coverage, entropy, mean_softmax, negentropy
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class VictimTerms:
     ) -> None:
         self.cost = Cost()
         self.victim, self.weights, self.every, self.effective = victim.counted(self.cost), weights, every, effective
+        self.options = {"alpha": alpha, "update_every": update_every, "beta": beta, "norms": norms}
         k = victim.num_classes
         # Published windows are 512,000 images; here a window is a few hundred, and starts without pseudo-counts.
         self.frequency = ClassFrequency(
@@ -87,11 +90,15 @@ class VictimTerms:
         class_weights = self.frequency.weights() if self.effective else torch.ones_like(self.running.mean)
         losses = {
             "balance": negentropy(self.running(mean_over_processes(mean_softmax(probe.logits))), class_weights),
-            "confidence": entropy(probe.logits),
+            "confidence": entropy(probe.logits.float()).mean(),
             "statistics": statistics_distance(self.victim, self.norms, probe.layers),
         }
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), fake.new_zeros(()))
         return self.every * total, {f"{name}_loss": loss.item() for name, loss in losses.items()}
+
+    def describe(self) -> dict[str, Any]:
+        looks = {"weights": dataclasses.asdict(self.weights), "every": self.every, "effective": self.effective}
+        return {"loss": "victim terms", "victim": self.victim.weights_sha256, **looks, **self.options}
 
     def coverage(self) -> dict[str, float]:
         """Class coverage of the last 16 batches that the victim saw."""
@@ -110,17 +117,66 @@ class VictimTerms:
         self.cost.image_gradients = int(state["image_gradients"]) // world()
 
 
+class ClassBalance:
+    """The regulariser as published (Rangwani et al., 2021): `balance(fake, nimg)` -> (weight * loss, figures), for
+    `train_gan`'s `extra_loss`; also goes into its `state`.
+
+    classifier: frozen, with its own normalisation; images of another size are resized to its input.
+    weight: lambda; published 10, 7.5 and 5 for imbalances 100, 10 and 1 on CIFAR-10.
+    effective: False keeps all class weights at 1, which is the diversity loss of DeGAN (Addepalli et al., 2020).
+    window: images between two updates of the class frequencies; alpha, initial, first_window: see `ClassFrequency`.
+
+    The mean prediction is that of the whole batch, over all processes.
+    """
+
+    def __init__(
+        self,
+        classifier: Victim,
+        weight: float,
+        *,
+        effective: bool = True,
+        window: int = 512_000,
+        alpha: float = 0.5,
+        initial: float = 50.0,
+        first_window: float = 512.0,
+    ) -> None:
+        self.classifier, self.weight, self.effective = classifier, weight, effective
+        self.options = {"window": window, "alpha": alpha, "initial": initial, "first_window": first_window}
+        self.frequency = ClassFrequency(
+            classifier.num_classes,
+            alpha=alpha,
+            update_every=window,
+            initial=initial,
+            first_window=first_window,
+            device=classifier.device,
+        )
+
+    def __call__(self, fake: Tensor, nimg: int) -> tuple[Tensor, dict[str, Any]]:
+        logits = self.classifier(resize(fake, self.classifier.input_size[1:]))
+        mean = mean_over_processes(mean_softmax(logits))
+        weights = self.frequency.weights() if self.effective else torch.ones_like(mean)
+        loss = negentropy(mean, weights)
+        made = torch.bincount(logits.argmax(1), minlength=len(mean))
+        self.frequency.add(all_sum(made))
+        self.frequency.update()
+        return self.weight * loss, {"balance_loss": loss.detach()}
+
+    def describe(self) -> dict[str, Any]:
+        loop = {"weight": self.weight, "effective": self.effective, "classifier": self.classifier.weights_sha256}
+        return {"loss": "class balancing", **loop, **self.options}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.frequency.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.frequency.load_state_dict(state)
+
+
 def resize(images: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear, antialiased where it shrinks; (B,3,h,w) -> (B,3,*size)."""
     if images.shape[-2:] == tuple(size):
         return images
     return F.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Mean entropy, in nats, of the predictions of single images."""
-    log_p = F.log_softmax(logits.float(), 1)
-    return -(log_p.exp() * log_p).sum(1).mean()
 
 
 def statistics_distance(victim: Victim, names: list[str], inputs: list[Tensor]) -> Tensor:

@@ -22,6 +22,8 @@ from ..gan import (
     SNDCGenerator,
     SNResDiscriminator,
     SNResGenerator,
+    TrainSettings,
+    diff_augment,
     hinge,
     noise_scale,
     non_saturating,
@@ -49,7 +51,7 @@ class GanRecipe:
     images: of generator steps, 100,000 steps of 256. ema_halflife, ema_start: in images. lr_d: the discriminator's
         rate, default lr too.
     balance: weight of the class-balancing regulariser, which needs a classifier; effective, window, alpha and
-        first_window are those of `gan.class_balance.ClassBalance`.
+        first_window are those of `gan.victim_loss.ClassBalance`.
     gsr: weight of group spectral regularisation. noise: strength of the class-embedding noise, biggan only
         (published: 0.75). Both are for conditional networks.
     """
@@ -98,11 +100,37 @@ class GanRecipe:
         if self.images < 1 or self.batch < 2 or not min(self.rates) > 0:
             given = f"images {self.images}, batch {self.batch}, rates {self.rates}"
             raise UsageError(f"GAN recipe with {given}; expected at least 1, 2, and positive rates")
+        self.training()
 
     @property
     def rates(self) -> tuple[float, float]:
         """Of the generator and of the discriminator."""
         return self.lr, self.lr if self.lr_d is None else self.lr_d
+
+    def never_weighs(self) -> str | None:
+        """Why the class weights of this recipe stay at 1 to the end, if they do: its first window closes too late."""
+        first, last = -(-self.window // self.batch), -(-self.images // self.batch)
+        if not (self.balance and self.effective) or first < last:
+            return None
+        return (
+            f"the window of {self.window} images does not close before the last batch of {self.images}: all class "
+            f"weights stay 1, and balance is a plain diversity loss; set e.g. window={max(self.images // 50, 1)}"
+        )
+
+    def training(self) -> TrainSettings:
+        """Raises UsageError for numbers that make no training."""
+        return TrainSettings(
+            batch=self.batch,
+            loss=LOSSES[self.loss],
+            lr_g=self.rates[0],
+            lr_d=self.rates[1],
+            betas=(self.beta1, self.beta2),
+            d_steps=self.d_steps,
+            augment=diff_augment if self.augment else None,
+            precision=self.precision,
+            ema_halflife=self.ema_halflife,
+            ema_start=self.ema_start,
+        )
 
     def generator(self, counts: Tensor, size: int, seed: int) -> GeneratorNetwork:
         """The untrained generator for training counts (K,) and size x size pixels.

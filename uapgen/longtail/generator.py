@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UapgenError, UsageError
-from ..gan import GeneratorNetwork, diff_augment, sample_latents, train_gan
+from ..gan import Every, GeneratorNetwork, train_gan
+from ..gan.sampling import Labels, latents_and_labels
 from ..runfolder import RunFolder, load_state, save_state
 from ..runtime import resolve_device, rng
 from ..victims import Victim
 from .data import LabelledImages
-from .gan_recipe import LOSSES, GanRecipe, check_classifier, extra_losses, sum_of
+from .gan_recipe import GanRecipe, check_classifier, extra_losses, sum_of
 
 Network = TypeVar("Network", bound=nn.Module)
 KIND = "uapgen generator 1"
@@ -49,21 +51,15 @@ class TrainedGenerator:
         Labels take turns over the classes unless `label` is given. Equal seeds give equal images at any n that is as
         large. Raises UsageError for a label that the generator does not have.
         """
-        k, device = self.network.num_classes, next(self.network.parameters()).device
-        if label is not None and (k is None or not 0 <= label < k):
-            raise UsageError(f"label {label} cannot be asked of a generator {_classes(k)}")
-        labels = None if k is None else (torch.arange(n) % k if label is None else torch.full((n,), label))
-        z = sample_latents(n, self.network.latent_dim, rng(seed, "samples"))
+        device = next(self.network.parameters()).device
+        asked: Labels = "turns" if label is None else label
+        z, labels = latents_and_labels(self.network, n, rng(seed, "samples"), "cpu", labels=asked)
         parts = []
         for start in range(0, n, batch):
             chunk = None if labels is None else labels[start : start + batch].to(device)
             x = self.network(z[start : start + batch].to(device), chunk)
             parts.append((255 * x).round().clamp(0, 255).byte().cpu())
         return torch.cat(parts), labels
-
-
-def _classes(k: int | None) -> str:
-    return "without labels" if k is None else f"of {k} classes"
 
 
 def train_generator(
@@ -86,10 +82,13 @@ def train_generator(
     the discriminator sees, default `data.batch`; the options of `folder` must then say what it is. save_every,
     log_every, grid_every: in images, 0 for only the end (logs: twenty times a run). The same call again continues from
     the last save.
-    Raises UsageError for a recipe that cannot be, UapgenError for a class without images and what `train_gan` raises.
+    Warns of a recipe whose class weights never change. Raises UsageError for one that cannot be, UapgenError for a
+    class without images and what `train_gan` raises.
     """
     recipe = recipe or GanRecipe()
     recipe.check()
+    if reason := recipe.never_weighs():
+        warnings.warn(reason, stacklevel=2)
     data.require_every_class()
     height, width = data.size
     if height != width:
@@ -105,23 +104,12 @@ def train_generator(
         generator,
         fast_layout(recipe.discriminator(data.num_classes, height, seed)),
         draw if recipe.labels != "none" else lambda n, draws: draw(n, draws)[0],
+        recipe.training(),
         folder=folder,
         images=recipe.images,
-        batch=recipe.batch,
-        loss=LOSSES[recipe.loss],
-        lr_g=recipe.rates[0],
-        lr_d=recipe.rates[1],
-        betas=(recipe.beta1, recipe.beta2),
-        d_steps=recipe.d_steps,
-        augment=diff_augment if recipe.augment else None,
-        precision=recipe.precision,
         extra_loss=sum_of(extra),
         state=extra,
-        ema_halflife=recipe.ema_halflife,
-        ema_start=recipe.ema_start,
-        log_every=log_every or max(recipe.images // 20, 1),
-        save_every=save_every,
-        grid_every=grid_every,
+        every=Every(log_every or max(recipe.images // 20, 1), save_every, grid_every),
         seed=seed,
         device=device,
         callback=callback,

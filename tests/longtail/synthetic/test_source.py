@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tests.conftest import TINY
 from uapgen.errors import UapgenError, UsageError
-from uapgen.gan import SNDCGenerator
+from uapgen.gan import SNDCGenerator, sample_latents
 from uapgen.longtail import LabelledImages, Recipe, train_classifier
 from uapgen.longtail.classifier.file import accuracy, confusion
-from uapgen.longtail.synthetic import ClassifierFilter, Source, Transform, sampler, train_on, truncated_latents
+from uapgen.longtail.synthetic import ClassifierFilter, Source, Transform, samplers, train_on
 from uapgen.victims import Victim
 
 K = 3
@@ -62,7 +62,7 @@ def draws(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("psi", [0.5, 1.5, 4.0])
 def test_truncated_latents_are_a_normal_given_its_support(psi: float) -> None:
-    z = truncated_latents(2000, 20, psi, draws())
+    z = sample_latents(2000, 20, draws(), psi=psi)
     assert z.shape == (2000, 20) and z.dtype == torch.float32
     assert 0.97 * min(psi, 3.5) < z.abs().max() <= psi
     tail = torch.special.ndtr(torch.tensor(-psi))
@@ -74,22 +74,22 @@ def test_truncated_latents_are_a_normal_given_its_support(psi: float) -> None:
 
 def test_a_generator_is_sampled_in_eval_mode_with_even_labels() -> None:
     generator = SNDCGenerator(4, 2, num_classes=K).train()
-    sample = sampler(generator, K)
+    (sample,) = samplers([generator], K)
     x, y = sample(300, draws())
     assert not generator.training and x.shape == (300, 3, 32, 32) and not x.requires_grad
     assert torch.bincount(y, minlength=K).min() > 70
     again = sample(300, draws())
     assert torch.equal(x, again[0]) and torch.equal(y, again[1])
-    assert not torch.equal(sampler(generator, K, psi=0.1)(300, draws())[0], x)
+    assert not torch.equal(samplers([generator], K, psi=0.1)[0](300, draws())[0], x)
 
 
 def test_generators_of_other_classes_are_refused() -> None:
     with pytest.raises(UsageError, match="generator has 5 classes, the data 3"):
-        sampler(SNDCGenerator(4, 2, num_classes=5), K)
+        samplers([SNDCGenerator(4, 2, num_classes=5)], K)
     with pytest.raises(UsageError, match="no classes"):
-        sampler(SNDCGenerator(4, 2), K)
+        samplers([SNDCGenerator(4, 2)], K)
     with pytest.raises(UsageError, match="psi 0"):
-        sampler(SNDCGenerator(4, 2, num_classes=K), K, psi=0)
+        samplers([SNDCGenerator(4, 2, num_classes=K)], K, psi=0)
 
 
 def test_the_filter_keeps_only_sure_agreement_and_fills_the_batch(judge: Victim) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ...gan.gold import (
     conditional,
     deviation_ratio,
-    entropy,
     generated_gap,
     real_gap,
     rejection_scale,
@@ -19,7 +18,7 @@ from .networks import networks
 from .plan import GoldPlan
 from .rejection import Calibration, acceptance, calibrate, calibration, rejection_samples
 from .table import markdown, results_of
-from .training import GoldTraining, reweighting, signed_power, train
+from .training import GoldTraining, Reweighting, signed_power, train
 
 __all__ = [
     "Active",
@@ -28,6 +27,7 @@ __all__ = [
     "GoldPlan",
     "GoldTraining",
     "QueryPool",
+    "Reweighting",
     "acceptance",
     "calibrate",
     "calibration",
@@ -35,7 +35,6 @@ __all__ = [
     "choose",
     "conditional",
     "deviation_ratio",
-    "entropy",
     "fitting_capacity",
     "generated_gap",
     "learn",
@@ -47,7 +46,6 @@ __all__ = [
     "rejection_samples",
     "rejection_scale",
     "results_of",
-    "reweighting",
     "run",
     "signed_power",
     "top",

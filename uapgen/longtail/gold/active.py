@@ -151,11 +151,10 @@ def learn(
                 generator,
                 discriminator,
                 lambda n, draws: pool.batch(n, draws, active.labelled_share),
-                training,
+                training.settings(fake_class=active.fake_class),
                 folder=folder / f"round{turn}",
                 about={**about, "strategy": strategy, "turn": turn},
                 images=(check + 1) * active.images // active.checks,
-                fake_class=active.fake_class,
                 seed=seed,
                 device=device,
             )

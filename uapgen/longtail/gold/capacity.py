@@ -6,7 +6,6 @@ of uniform classes in each epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,13 +15,11 @@ from torch.nn.functional import cross_entropy
 from ...errors import UsageError
 from ...gan.blocks import seeded
 from ...gan.conditional import GeneratorNetwork
+from ...gan.sampling import Sampler, sampler
 from ...runtime import rng
 from ..metrics.cas import Accuracy, count_correct
 from ..metrics.score import Figure, accuracy_figure
 from .examples import Examples, as_floats
-from .rejection import generated
-
-Sampler = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,7 @@ def mlp(inputs: int, num_classes: int) -> nn.Module:
 
 def of_generator(generator: GeneratorNetwork) -> Sampler:
     """New samples at each call, of uniform classes. The generator is put into eval mode."""
-    generator.eval()
-    return lambda n, draws: generated(generator, n, draws)
+    return sampler(generator)
 
 
 def of_set(data: Examples) -> Sampler:

@@ -14,6 +14,7 @@ from ...errors import UsageError
 from ...experiments.cells import Cells, Experiment, Record, failed
 from ...experiments.jobs import PerProcess
 from ...experiments.records import Lines
+from ...gan.sampling import samples
 from ...runfolder import RunFolder
 from ...runtime import resolve_device, rng
 from . import capacity
@@ -21,8 +22,8 @@ from .active import QueryPool, Strategy, learn
 from .examples import Examples, load_examples, split_evenly
 from .networks import GoldDiscriminator, GoldGenerator, Networks, networks
 from .plan import GoldPlan
-from .rejection import calibrate, generated, rejection_samples
-from .training import reweighting, train
+from .rejection import calibrate, rejection_samples
+from .training import train
 
 PARTS = ("reweighting", "rejection", "active")
 STRATEGIES: tuple[Strategy, ...] = ("random", "gold")
@@ -141,7 +142,7 @@ class GoldBench(PerProcess):
         if percentile is None:
             with torch.no_grad():
                 parts = [
-                    generated(g, settings.per_class, rng(seed, "gold-draw", label), label=label)
+                    samples(g, settings.per_class, rng(seed, "gold-draw", label), labels=label)
                     for label in range(self.real.num_classes)
                 ]
             x, labels = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -206,12 +207,11 @@ class GoldBench(PerProcess):
         classes = self.real.num_classes
         g, d = self.networks.generator(classes, seed), self.networks.discriminator(classes, seed)
         plan = self.plan.training
-        weight = reweighting(start=int(plan.start * plan.images), beta=plan.beta) if row == "re-weighted" else None
         train(
-            *(g, d, self.real.batch, plan),
+            *(g, d, self.real.batch, plan.settings(plan.reweighting() if row == "re-weighted" else None)),
             folder=self.place / f"gan-{row}-seed{seed}",
             about=self.about,
-            fake_weight=weight,
+            images=plan.images,
             seed=seed,
             device=self.device,
         )

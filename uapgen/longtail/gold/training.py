@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
-from ...gan import non_saturating, train_gan
+from ...gan import Every, TrainSettings, non_saturating, train_gan
 from ...gan.conditional import DiscriminatorNetwork, GeneratorNetwork, Judgement
 from ...gan.gold import generated_gap
-from ...gan.steps import FakeWeight, Real
+from ...gan.settings import FakeWeight, described
+from ...gan.steps import Real
 from ...runfolder import RunFolder
 
 NEVER = 1 << 60
@@ -44,44 +45,51 @@ class GoldTraining:
         if not 0 <= self.start < 1:
             raise UsageError(f"start {self.start} is not a share of the training in [0,1); the paper has 0.5")
 
+    def reweighting(self) -> Reweighting:
+        return Reweighting(int(self.start * self.images), self.beta)
+
+    def settings(self, fake_weight: FakeWeight | None = None, fake_class: float | None = None) -> TrainSettings:
+        """The non-saturating loss with equal rates and no moving average. fake_class: in place of the field."""
+        return TrainSettings(
+            batch=self.batch,
+            loss=non_saturating,
+            lr_g=self.lr,
+            lr_d=self.lr,
+            betas=(0.5, 0.999),
+            fake_auxiliary=self.fake_class if fake_class is None else fake_class,
+            fake_weight=fake_weight,
+            ema_start=NEVER,
+        )
+
 
 def train(
     generator: GeneratorNetwork,
     discriminator: DiscriminatorNetwork,
     real: Real,
-    training: GoldTraining,
+    settings: TrainSettings,
     *,
     folder: Path,
     about: dict[str, Any],
-    images: int | None = None,
-    fake_class: float | None = None,
-    fake_weight: FakeWeight | None = None,
+    images: int,
     seed: int,
     device: torch.device,
     callback: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
-    """Trains both in place by the non-saturating loss, up to `images` (default: all of the plan's).
+    """Trains both in place, up to `images`; a larger number in a later call goes on from there.
 
-    about: what else makes this run another one; JSON. images: a larger number in a later call goes on from there.
+    settings: from `GoldTraining.settings`. about: what else makes this run another one; JSON.
     The generator is left as it is, in train mode: the paper takes no moving average.
     """
-    lambda_c = training.fake_class if fake_class is None else fake_class
-    options = {**about, "seed": seed, "batch": training.batch, "lr": training.lr, "fake_class": lambda_c}
+    options = {**about, "seed": seed, "batch": settings.batch, "lr": settings.lr_g}
+    weight = described(settings.fake_weight, "fake_weight")
     train_gan(
         generator,
         discriminator,
         real,
-        folder=RunFolder(folder, {**options, "fake_weight": getattr(fake_weight, "__name__", None)}),
-        images=training.images if images is None else images,
-        batch=training.batch,
-        loss=non_saturating,
-        lr_g=training.lr,
-        lr_d=training.lr,
-        betas=(0.5, 0.999),
-        fake_auxiliary=lambda_c,
-        fake_weight=fake_weight,
-        ema_start=NEVER,
-        save_every=100 * training.batch,
+        settings,
+        folder=RunFolder(folder, {**options, "fake_class": settings.fake_auxiliary, "fake_weight": weight}),
+        images=images,
+        every=Every(save=100 * settings.batch),
         seed=seed,
         device=device,
         callback=callback,
@@ -93,22 +101,28 @@ def signed_power(x: Tensor, beta: float) -> Tensor:
     return x.sign() * x.abs().pow(beta) if beta else x.new_ones(x.shape)
 
 
-def reweighting(*, start: int, beta: float = 1.0) -> FakeWeight:
-    """`fake_weight` of `train_gan`: none before `start` images, then d^beta with the discriminator of that moment.
+@dataclass(frozen=True)
+class Reweighting:
+    """`fake_weight` of `TrainSettings`: none before `start` images, then d^beta with the discriminator of that moment.
 
     beta: 1 in the paper, for the discriminator alone. Weights are neither clipped nor normalised, and a negative one
     turns its example's gradient round, as the authors confirm they mean it: over-represented regions are suppressed.
     Raises UsageError for a beta below 0.
     """
-    if not 0 <= beta < float("inf"):
-        raise UsageError(f"beta {beta} is out of range; expected 0 (no weights) or more, the paper has 1")
 
-    def weight(judged: Judgement, labels: Tensor | None, nimg: int) -> Tensor | None:
-        if nimg < start:
+    start: int
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta < float("inf"):
+            raise UsageError(f"beta {self.beta} is out of range; expected 0 (no weights) or more, the paper has 1")
+
+    def __call__(self, judged: Judgement, labels: Tensor | None, nimg: int) -> Tensor | None:
+        if nimg < self.start:
             return None
         if labels is None:
             raise UsageError("re-weighting by the gap of log-densities needs a conditional generator")
-        return signed_power(generated_gap(judged, labels).detach(), beta)
+        return signed_power(generated_gap(judged, labels).detach(), self.beta)
 
-    weight.__name__ = f"gold(beta={beta:g}, start={start})"
-    return weight
+    def describe(self) -> str:
+        return f"gold(beta={self.beta:g}, start={self.start})"

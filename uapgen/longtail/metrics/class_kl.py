@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
+from ...gan.balance import kl_to_even
 from ...runtime import atomic_write
 
 AUTHORS_SMOOTHING = 1e-5  # added to both distributions, which are not renormalised, in the authors' released code
@@ -38,8 +39,7 @@ def kl_to_uniform(counts: Tensor, smoothing: float = 0.0) -> float:
             f"class counts of shape {tuple(counts.shape)} sum to {total:g}; expected K counts, not all zero"
         )
     p = counts.double() / total + smoothing
-    u = 1 / len(counts) + smoothing
-    return float(torch.xlogy(p, p / u).sum())
+    return kl_to_even(p, 1 / len(counts) + smoothing)
 
 
 def sampling_floor(num_classes: int, n: int) -> float:

@@ -9,7 +9,7 @@ from .ensemble import METHODS, PUBLISHED_GAN, distance_sums, drawn_by, missed, s
 from .measures import under_uap
 from .plan import SyntheticPlan
 from .run import run_plan
-from .source import ClassifierFilter, Sample, Source, Transform, sampler, truncated_latents
+from .source import ClassifierFilter, Source, Transform, samplers
 from .training import PUBLISHED, Outcome, train_on
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "PUBLISHED_GAN",
     "ClassifierFilter",
     "Outcome",
-    "Sample",
     "Source",
     "SyntheticPlan",
     "Transform",
@@ -27,9 +26,8 @@ __all__ = [
     "missed",
     "run_plan",
     "sample_weights",
-    "sampler",
+    "samplers",
     "train_ensemble",
     "train_on",
-    "truncated_latents",
     "under_uap",
 ]

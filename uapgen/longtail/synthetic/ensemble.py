@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...gan import GeneratorNetwork
+from ...gan.sampling import Sampler
 from ...runfolder import RunFolder
 from ...runtime import tensor_sha256
 from ...victims import Victim
@@ -23,7 +24,7 @@ from ..data import LabelledImages
 from ..gan_recipe import GanRecipe
 from ..generator import options, train_generator
 from ..metrics import annotator_features
-from .source import Sample, Source, sampler
+from .source import Source, samplers
 
 UNCONDITIONED = "unconditioned"
 
@@ -42,7 +43,7 @@ PUBLISHED_GAN = GanRecipe(
 )
 
 
-def drawn_by(data: LabelledImages, weights: Tensor) -> Sample:
+def drawn_by(data: LabelledImages, weights: Tensor) -> Sampler:
     """Images of `data` drawn with replacement by probabilities (N,): what a conditioned GAN is shown as real."""
     if len(weights) != len(data) or not bool((weights >= 0).all()) or not float(weights.sum()) > 0:
         raise UsageError(f"{len(weights)} sampling weights for {len(data)} images; expected one of at least 0 for each")
@@ -95,7 +96,7 @@ def check_labels(recipe: GanRecipe) -> None:
 
 def missed(data: LabelledImages, members: Sequence[GeneratorNetwork], phi: Victim, method: Method, seed: int) -> Tensor:
     """`sample_weights` (N,) of `data`, given what `members` generate."""
-    source = Source(tuple(sampler(g, data.num_classes) for g in members), data.num_classes)
+    source = Source(samplers(members, data.num_classes), data.num_classes)
     made = source.dataset(len(data), batch=125, seed=seed, name="generated")
     real, fake = (annotator_features(phi, part.images).values for part in (data, made))
     return sample_weights(real, data.labels.cpu(), fake, made.labels.cpu(), data.num_classes, method)

@@ -28,7 +28,7 @@ from ..sources import load_data
 from .ensemble import train_ensemble
 from .measures import describe_images, under_uap
 from .plan import ClassifierCell, SyntheticPlan, sources
-from .source import ClassifierFilter, Source, Transform, sampler
+from .source import ClassifierFilter, Source, Transform, samplers
 from .training import Outcome, train_on
 
 REAL = "real data"
@@ -184,7 +184,7 @@ class SeedWork:
         psi = grid.psi if "truncation" in cell.tricks else None
         keep = ClassifierFilter(self.annotator, grid.threshold, grid.tries) if "filter" in cell.tricks else None
         transform = Transform(grid.pad, self.data.flips) if "transform" in cell.tricks else None
-        return Source(tuple(sampler(g, k, psi=psi) for g in self.members(cell)), k, cell.shares, transform, keep)
+        return Source(samplers(self.members(cell), k, psi=psi), k, cell.shares, transform, keep)
 
     def classify(self, cell: ClassifierCell) -> dict[str, Any]:
         source, images = self.source(cell), self.plan.images or len(self.data)

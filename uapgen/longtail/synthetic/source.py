@@ -7,7 +7,7 @@ The filter keeps the samples that a classifier of real images agrees with (Pham 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ...errors import UapgenError, UsageError
-from ...gan import GeneratorNetwork, sample_latents
+from ...gan import GeneratorNetwork, sampler
+from ...gan.sampling import Sampler
 from ...images.warp import crop, draw_crops
 from ...runtime import rng
 from ...victims import Victim
@@ -45,7 +46,7 @@ class Source:
     Raises UsageError for shares that are no probabilities of these generators, and for a filter of other classes.
     """
 
-    samples: tuple[Sample, ...]
+    samples: tuple[Sampler, ...]
     num_classes: int
     shares: tuple[float, ...] | None = None
     transform: Transform | None = None
@@ -62,7 +63,7 @@ class Source:
                 f"{self.num_classes}; give one that was trained on these classes"
             )
 
-    def pick(self, draws: torch.Generator) -> Sample:
+    def pick(self, draws: torch.Generator) -> Sampler:
         """The generator of one batch, drawn by `shares`."""
         shares = self.shares or (1.0,) * len(self.samples)
         weights = torch.tensor(shares, dtype=torch.float64, device=draws.device)
@@ -73,7 +74,7 @@ class Source:
         fresh = partial(self._fresh, self.pick(draws))
         return self.keep.fill(fresh, n, draws) if self.keep else fresh(n, draws)
 
-    def _fresh(self, sample: Sample, n: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _fresh(self, sample: Sampler, n: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         images, labels = sample(n, draws)
         levels = images.clamp(0, 1).mul(255).round().byte()
         return (self.transform(levels, draws) if self.transform else levels), labels
@@ -106,42 +107,19 @@ def check_shares(shares: tuple[float, ...], n: int) -> None:
         )
 
 
-Sample = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-"""`sample(n, generator)` -> (n,3,H,W) in [0,1] and labels (n,) int64: what `sampler` returns, or any such function."""
-
-
-def sampler(generator: GeneratorNetwork, num_classes: int, *, psi: float | None = None) -> Sample:
-    """Samples of `generator`, which goes into eval mode, with uniform labels; images stay on its device.
+def samplers(
+    generators: Sequence[GeneratorNetwork], num_classes: int, *, psi: float | None = None
+) -> tuple[Sampler, ...]:
+    """A `Sampler` of each generator, which goes into eval mode, with uniform labels; images stay on its device.
 
     psi: latents from the normal distribution cut off at |z| = psi (Brock et al., 2019) instead of N(0, I).
     Raises UsageError for a generator of other classes than `num_classes`, or of none, and for psi <= 0.
     """
-    if generator.num_classes != num_classes:
-        has = f"{generator.num_classes} classes" if generator.num_classes else "no classes"
-        raise UsageError(f"the generator has {has}, the data {num_classes}; train one on these classes")
-    if psi is not None and not psi > 0:
-        raise UsageError(f"truncation psi {psi} is not positive; expected e.g. 1.5, or none")
-    generator.eval()
-
-    def sample(n: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        device = next(generator.parameters()).device
-        labels = torch.randint(num_classes, (n,), generator=draws, device=draws.device).to(device)
-        dim = generator.latent_dim
-        z = sample_latents(n, dim, draws, device) if psi is None else truncated_latents(n, dim, psi, draws, device)
-        with torch.no_grad():
-            return generator(z, labels).float(), labels
-
-    return sample
-
-
-def truncated_latents(
-    n: int, dim: int, psi: float, generator: torch.Generator, device: torch.device | str = "cpu"
-) -> Tensor:
-    """z (n, dim) float32 from N(0, 1) given |z| <= psi, by inverting its distribution function."""
-    tail = float(torch.special.ndtr(torch.tensor(-psi, dtype=torch.float64)))
-    uniform = torch.rand(n, dim, generator=generator, device=generator.device, dtype=torch.float64)
-    z = torch.special.ndtri(tail + (1 - 2 * tail) * uniform)
-    return z.float().clamp(-psi, psi).to(device)
+    for generator in generators:
+        if generator.num_classes != num_classes:
+            has = f"{generator.num_classes} classes" if generator.num_classes else "no classes"
+            raise UsageError(f"the generator has {has}, the data {num_classes}; train one on these classes")
+    return tuple(sampler(generator, labels="first", psi=psi) for generator in generators)
 
 
 Fresh = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]  # uint8 images (n,3,H,W), labels (n,)
