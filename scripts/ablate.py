@@ -25,7 +25,7 @@ from uapgen.attacks.core.impressions import ImpressionSettings, class_impression
 from uapgen.cli.compare import assign
 from uapgen.cli.options import parse_settings
 from uapgen.evaluation import evaluate
-from uapgen.images.sets import ImageSet, open_images
+from uapgen.images.sets import ImageSet, gather, open_images
 from uapgen.proxies import Folder, ProxySource, parse_source
 from uapgen.runtime import atomic_write, rng, start_process
 from uapgen.tables import spread
@@ -59,10 +59,9 @@ def photographs(most: int | None) -> Callable[[Crafting, Path | None], ProxySour
     def source(run: Crafting, train: Path | None) -> ProxySource:
         assert train is not None
         victim = run.victim
-        folder = Folder(train, victim.transform, data_class="driven", device=victim.device)
-        order = torch.randperm(len(folder.files), generator=rng(run.seed, "ablate")).tolist()
-        folder.files = [folder.files[i] for i in sorted(order[:most])]
-        return folder
+        images = gather(train, victim)
+        order = torch.randperm(len(images), generator=rng(run.seed, "ablate")).tolist()
+        return Folder(images.subset(sorted(order[:most])), data_class="driven", device=victim.device)
 
     return source
 
@@ -135,7 +134,7 @@ def main(
     start_process(threads)
     files = assign("--weights", weights, [victim, *transfer])
     target, *others = [
-        Measured(loaded, open_images(data, loaded.transform, num_classes=loaded.num_classes, limit=limit))
+        Measured(loaded, open_images(data, loaded, limit=limit))
         for loaded in (load_victim(spec, weights=files.get(spec)) for spec in (victim, *transfer))
     ]
     out.mkdir(parents=True, exist_ok=True)
