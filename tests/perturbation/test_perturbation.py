@@ -124,10 +124,10 @@ def test_load_notices_one_changed_bit(tmp_path: Path) -> None:
         ({"schema": "uapgen.uap/2"}, "schema is 'uapgen.uap/2'"),
         ({"delta": {"shape": [3, 20, 16]}}, r"says shape \[3, 20, 16\]"),
         ({"budget": {"eps": 8 / 255}}, "above eps"),
-        ({"budget": {"eps": "10"}}, "budget.eps is '10'; expected a number"),
+        ({"budget": {"eps": "10"}}, r"card \[budget\]: eps = '10'; expected a number"),
         ({"budget": {"norm": "l7"}}, "norm 'l7'"),
         ({"budget": {"max_abs": 0.01}}, "max_abs=0.01"),
-        ({"method": None}, "lacks method"),
+        ({"method": None}, "method is missing; expected a section"),
     ],
 )
 def test_load_refuses_a_card_that_lies(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from ..schema import to_json
 from .options import say
 
 if TYPE_CHECKING:
     from ..perturbation import Perturbation
+    from ..perturbation.card import Card
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -46,7 +48,7 @@ def command(
     """
     import json
 
-    from ..errors import UapgenError, UsageError
+    from ..errors import UsageError
     from ..perturbation import Perturbation
     from ..perturbation.exchange import export
 
@@ -71,11 +73,7 @@ def command(
     elif verify:
         click.echo(f"{file}: ok, sha256 {perturbation.sha256}")
     else:
-        try:
-            lines = _lines(perturbation.card)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UapgenError(f"{file}: the card lacks something ({reason}); --json shows it as it is") from error
+        lines = _lines(perturbation.facts)
         click.echo(f"{file}\n" + "\n".join(f"  {key:<12}{text}" for key, text in lines))
 
 
@@ -93,26 +91,30 @@ def _draw(perturbation: Perturbation, png: Path, on: tuple[Path, ...]) -> None:
     say(f"wrote {png} (a picture, not the perturbation)")
 
 
-def _lines(card: dict[str, Any]) -> list[tuple[str, str]]:
-    budget, method, data = card["budget"], card["method"], card["data"]
-    victim, cost = card.get("victim") or {}, card.get("cost") or {}
-    use = f"max {budget['max_abs'] * 255:.4g}/255, l2 {budget['l2']:.4g}"
-    if budget.get("saturation") is not None:
-        use += f", {budget['saturation']:.1%} of values at the bound"
-    sources = ", ".join(str(s.get("source", "?")) for s in data.get("sources") or []) or "no images"
+def _lines(card: Card) -> list[tuple[str, str]]:
+    budget, method, data, victim, delta = card.budget, card.method, card.data, card.victim, card.delta
+    used = [
+        f"max {budget.max_abs * 255:.4g}/255" if budget.max_abs is not None else "",
+        f"l2 {budget.l2:.4g}" if budget.l2 is not None else "",
+        f"{budget.saturation:.1%} of values at the bound" if budget.saturation is not None else "",
+    ]
+    sources = ", ".join(str(s.get("source", "?")) for s in data.sources or ()) or "no images"
+    spent = to_json(card.cost) if card.cost else {}
+    versions = {"uapgen": card.uapgen, **(card.environment or {})}
+    weights = f"weights {victim.weights} {str(victim.weights_sha256)[:12]}" if victim else ""
     lines = [
-        ("delta", f"{'x'.join(map(str, card['delta']['shape']))} {card['delta']['layout']}, in [0,1] units"),
-        ("budget", f"{budget['norm']} {budget['eps_255']:.6g}/255; {use}"),
-        ("method", " ".join(str(part) for part in (method["name"], method.get("paper")) if part)),
-        ("parameters", " ".join(f"{k}={v}" for k, v in (method.get("params") or {}).items())),
-        ("stopped", str(method.get("stopped") or "")),
-        ("data class", f"{data['class']} ({sources})"),
-        ("victim", f"{victim['name']}, weights {victim['weights']} {victim['weights_sha256'][:12]}" if victim else ""),
-        ("seed", "" if card.get("seed") is None else str(card["seed"])),
-        ("cost", ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in cost.items())),
-        ("resized", f"from {card['resized_from']['size']}" if "resized_from" in card else ""),
-        ("made with", ", ".join(f"{k} {v}" for k, v in {"uapgen": card["uapgen"], **card["environment"]}.items() if v)),
-        ("created", card.get("created", "")),
-        ("sha256", card["delta"]["sha256"]),
+        ("delta", f"{'x'.join(map(str, delta.shape))} {delta.layout}, in [0,1] units"),
+        ("budget", f"{budget.norm} {budget.eps * 255:.6g}/255; {', '.join(filter(None, used))}"),
+        ("method", " ".join(part for part in (method.name, method.paper) if part)),
+        ("parameters", " ".join(f"{k}={v}" for k, v in (method.params or {}).items())),
+        ("stopped", method.stopped or ""),
+        ("data class", f"{data.kind} ({sources})"),
+        ("victim", f"{victim.name}, {weights}" if victim else ""),
+        ("seed", "" if card.seed is None else str(card.seed)),
+        ("cost", ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in spent.items() if n is not None)),
+        ("resized", f"from {list(card.resized_from.size)}" if card.resized_from else ""),
+        ("made with", ", ".join(f"{k} {v}" for k, v in versions.items() if v)),
+        ("created", card.created or ""),
+        ("sha256", delta.sha256),
     ]
     return [(key, text) for key, text in lines if text]

@@ -5,46 +5,142 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..errors import UapgenError, UsageError
-from ..runtime import tensor_sha256
+from ..schema import SOURCE, Rules, make
 from .ball import LINF_TOLERANCE, check_eps
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SCHEMA = "uapgen.uap/1"
+OPEN = Rules(closed=False, error=UapgenError)  # a later version may add entries
 DATA_CLASSES = ("none", "proxy", "driven")
 UNKNOWN_CLASS = "unknown"  # a perturbation that somebody else made: nothing here saw what it was crafted on
 
-# What readers of a card rely on: the kind of each entry, and whether it must be there.
-ENTRIES: dict[str, tuple[type, bool]] = {
-    "delta": (dict, True),
-    "delta.sha256": (str, True),
-    "delta.shape": (list, True),
-    "delta.layout": (str, False),
-    "budget": (dict, True),
-    "budget.norm": (str, True),
-    "budget.eps": (float, True),
-    "budget.max_abs": (float, False),
-    "method": (dict, True),
-    "method.name": (str, True),
-    "method.params": (dict, False),
-    "data": (dict, True),
-    "data.class": (str, False),
-    "victim": (dict, False),
-    "victim.name": (str, False),
-    "victim.members": (list, False),
-    "cost": (dict, False),
-    "cost.image_gradients": (float, False),
-    "environment": (dict, False),
-    "resized_from": (dict, False),
+# In words: what each class of data means, for tables and pages.
+DATA_WORDS = {
+    "none": "no image was seen",
+    "proxy": "images unrelated to the victim's task",
+    "driven": "images of the victim's domain",
+    UNKNOWN_CLASS: "nobody here knows what it was crafted on",
 }
-_KINDS = {dict: "an object", list: "a list", str: "text", float: "a number"}
+SHORT_WORDS = {"none": "no data", "proxy": "proxy data", "driven": "victim's data", UNKNOWN_CLASS: "imported"}
+
+
+@dataclass(frozen=True)
+class DeltaFacts:
+    """The tensor: `sha256` of its little-endian float32 bytes, its shape (3,H,W), its units and its order of axes."""
+
+    sha256: str
+    shape: tuple[int, ...]
+    scale: str | None = None
+    layout: str | None = None
+
+
+@dataclass(frozen=True)
+class BudgetFacts:
+    """The bound `eps` in pixel units (`eps_255` in levels) and its use: `saturation` is the share of entries at +-eps
+    (linf only), `l2` the norm of it all.
+    """
+
+    norm: str
+    eps: float
+    eps_255: float | None = None
+    max_abs: float | None = None
+    saturation: float | None = None
+    l2: float | None = None
+
+    @property
+    def text(self) -> str:
+        """`linf 10/255`."""
+        return levels(self.norm, self.eps)
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """How it was made: the method, its paper, its parameters, its budget in image-gradients, and why it stopped."""
+
+    name: str
+    paper: str | None = None
+    params: dict[str, Any] | None = None
+    budget: int | None = None
+    stopped: str | None = None
+    notes: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What images a run saw: their class (none, proxy, driven; unknown of an import) and the sources."""
+
+    kind: str | None = field(default=None, metadata={"key": "class"})
+    sources: tuple[dict[str, Any], ...] | None = None
+
+
+@dataclass(frozen=True)
+class OriginFacts:
+    """The victim that it was crafted on, as `Victim.describe` gives it; `members` are those of an ensemble."""
+
+    name: str | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
+    members: tuple[OriginFacts, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CostFacts:
+    """Images forwarded and back-propagated through the victim, and images forwarded only."""
+
+    image_gradients: int | None = None
+    image_forwards: int | None = None
+
+
+@dataclass(frozen=True)
+class ResizedFacts:
+    """What a resized perturbation was made from: its size (H,W) and its hash."""
+
+    size: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a perturbation file says of itself: what it is, how it was made, on what, at what cost."""
+
+    schema: Literal["uapgen.uap/1"]
+    delta: DeltaFacts
+    budget: BudgetFacts
+    method: MethodFacts
+    data: DataFacts
+    uapgen: str | None = None
+    victim: OriginFacts | None = None
+    seed: int | None = None
+    cost: CostFacts | None = None
+    environment: dict[str, Any] | None = None
+    resized_from: ResizedFacts | None = None
+    created: str | None = None
+    table: dict[str, Any] = field(default_factory=dict, metadata=SOURCE, repr=False)
+
+    def crafted_on(self, weights_sha256: str) -> bool:
+        """Whether a victim of these weights was crafted on, alone or in an ensemble."""
+        origins = [self.victim, *(self.victim.members or ())] if self.victim else []
+        return any(origin is not None and origin.weights_sha256 == weights_sha256 for origin in origins)
+
+    @property
+    def target(self) -> int | None:
+        """The class that every image was to go to."""
+        target = (self.method.params or {}).get("target")
+        return target if type(target) is int else None
+
+
+def levels(norm: str, eps: float) -> str:
+    """eps in [0,1] units as it is customary to write it: `linf 10/255`."""
+    return f"{norm} {eps * 255:.4g}/255"
 
 
 def build_card(
@@ -85,6 +181,8 @@ def build_card(
 
 
 def describe_delta(delta: Tensor) -> dict[str, Any]:
+    from ..runtime import tensor_sha256  # whoever reads a card needs no torch
+
     return {"sha256": tensor_sha256(delta), "shape": list(delta.shape), "scale": "0..1", "layout": "CHW RGB"}
 
 
@@ -129,35 +227,16 @@ def parse_card(text: str) -> dict[str, Any]:
         json.dumps(card, ensure_ascii=False).encode()  # half a surrogate pair can be read, but never be shown
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeEncodeError are ValueErrors
         raise UapgenError(f"the card is not JSON ({error})") from error
+    read_card(card)
+    return card
+
+
+def read_card(card: Any) -> Card:
+    """The card, checked; raises UapgenError, naming the entry, for one that is not whole or of another schema."""
     found = card.get("schema") if isinstance(card, dict) else None
     if found != SCHEMA:
         raise UapgenError(f"the card's schema is {found!r}; uapgen {__version__} reads {SCHEMA!r}")
-    held = {path: _at(card, path.split(".")) for path in ENTRIES}
-    missing = [path for path, (_, needed) in ENTRIES.items() if needed and held[path] is None]
-    if missing:
-        raise UapgenError(f"the card lacks {', '.join(missing)}; the file is not a complete {SCHEMA} file")
-    odd = [path for path, (kind, _) in ENTRIES.items() if held[path] is not None and not _is(held[path], kind)]
-    if odd:
-        raise UapgenError(f"the card's {odd[0]} is {_short(held[odd[0]])}; expected {_KINDS[ENTRIES[odd[0]][0]]}")
-    return card
-
-
-def _at(card: Any, path: Sequence[str]) -> Any:
-    """What stands there; None where there is nothing, or nothing that could hold it."""
-    for key in path:
-        card = card.get(key) if isinstance(card, dict) else None
-    return card
-
-
-def _is(value: Any, kind: type) -> bool:
-    if kind is float:  # a number that a float can hold; true is none
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    return isinstance(value, kind)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    return make(Card, card, "the card", rules=OPEN)
 
 
 def _timestamp(epoch: str) -> str:

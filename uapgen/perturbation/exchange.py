@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..errors import UapgenError, UsageError, looks_like
 from ..runtime import atomic_write
-from . import Perturbation
 from .ball import check_eps, confine, length
 from .card import UNKNOWN_CLASS
+from .uap import Perturbation
 
 UNITS = {"0..1": 1.0, "0..255": 1 / 255}
 LAYOUTS = ("CHW", "HWC")

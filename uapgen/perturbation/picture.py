@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
-from . import Perturbation
+from .uap import Perturbation
 
 MIN_SIDE = 224
 GAP, LINE = 4, 14

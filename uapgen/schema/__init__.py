@@ -3,8 +3,9 @@
 Plans and policies (TOML), cards, results and comparisons (JSON) all go through `make` and `to_json`. A dataclass's own
 hints say what is expected: int, float, str, bool, `tuple[X, ...]` (a list), `Literal`, `X | None`, `dict[str, X]`,
 `Any`, other dataclasses (a section), and `Annotated` with a `Range`. Of a field whose default is a dataclass, what the
-section leaves out is kept. Fields may carry the metadata of `named`, `flat` or `source`. `check()` of a dataclass, if
-it has one, is called and may raise UapgenError. A class with `from_json`, `to_json` and `json_schema` of its own is
+section leaves out is kept. Metadata `key` is a field's name in the file, where it differs; FLAT says that the entries
+of a field, itself a dataclass, stand among those of the one that has it; SOURCE, that a field keeps the table as it was
+read and is what is written again. `check()` of a dataclass, if it has one, is called and may raise UapgenError. A class with `from_json`, `to_json` and `json_schema` of its own is
 asked for them.
 """
 
@@ -29,6 +30,8 @@ WORDS = {
     bool: ("true or false",) * 2,
 }
 LARGEST = sys.float_info.max  # an integer beyond it has no float
+FLAT = {"flat": True}
+SOURCE = {"source": True}
 LONGEST = 60  # characters of a value in a message
 
 
@@ -65,21 +68,6 @@ class Rules:
     error: type[UapgenError] = UsageError
 
 
-def named(key: str, **options: Any) -> Any:
-    """A field that the file calls `key`."""
-    return dataclasses.field(metadata={"key": key}, **options)
-
-
-def flat(**options: Any) -> Any:
-    """A field, itself a dataclass, whose entries stand among those of the one that has it."""
-    return dataclasses.field(metadata={"flat": True}, **options)
-
-
-def source() -> Any:
-    """A field that keeps the table as it was read, for whoever writes it again: nothing unknown is lost."""
-    return dataclasses.field(default_factory=dict, metadata={"source": True}, repr=False)
-
-
 def make(kind: type[Made], table: Any, where: str, default: Made | None = None, rules: Rules | None = None) -> Made:
     """The dataclass `kind`, checked, from a table; what the table leaves out is `default`'s.
 
@@ -88,7 +76,7 @@ def make(kind: type[Made], table: Any, where: str, default: Made | None = None, 
     rules = rules or Rules()
     if not isinstance(table, Mapping):
         raise rules.error(f"{where} = {_shown(table)}; expected a section")
-    hints = hints_of(kind)
+    hints = hints_of(kind)  # type: ignore[arg-type]
     known = {key_of(field): field for field in fields_of(kind) if not _spread(field)}
     values = {field.name: dict(table) for field in fields_of(kind) if field.metadata.get("source")}
     for field in fields_of(kind):
@@ -133,7 +121,7 @@ def to_json(value: Any) -> Any:
 
 
 @cache
-def hints_of(kind: type) -> dict[str, Any]:
+def hints_of(kind: Any) -> dict[str, Any]:
     """The type hints of a dataclass, with what `Annotated` says."""
     return get_type_hints(kind, include_extras=True)
 

@@ -44,14 +44,14 @@ def _section(kind: type, sections: dict[str, Any], closed: bool) -> dict[str, An
 def _schema_of(hint: Any, sections: dict[str, Any], closed: bool) -> dict[str, Any]:
     null, (hint, limits) = optional(hint), bare(hint)
     if null and hint is not Any:
-        inner = _schema_of(Annotated[hint, limits] if limits else hint, sections, closed)
-        return {"anyOf": [inner, {"type": "null"}]}
+        whole = Annotated[hint, limits] if limits else hint
+        return {"anyOf": [_schema_of(whole, sections, closed), {"type": "null"}]}
     origin, inner = get_origin(hint), get_args(hint)
     if hasattr(hint, "json_schema") or dataclasses.is_dataclass(hint):
         if hint.__name__ not in sections:
             sections[hint.__name__] = {}  # a section that holds itself ends here
             own = hasattr(hint, "json_schema")
-            sections[hint.__name__] = hint.json_schema() if own else _section(hint, sections, closed)  # type: ignore[arg-type]
+            sections[hint.__name__] = hint.json_schema() if own else _section(hint, sections, closed)
         return {"$ref": f"#/$defs/{hint.__name__}"}
     if origin is tuple:
         return {"type": "array", "items": _schema_of(inner[0], sections, closed)}
