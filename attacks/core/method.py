@@ -87,19 +87,17 @@ class Parameter(Limits):
         """`value`, text or not, as the parameter's kind; raises UsageError unless it is one within the limits."""
         if self.optional and (value is None or value == "none"):
             return None
+        expected = ("" if self.choices else SORTS[self.kind], str(self), "or none" if self.optional else "")
         found = _read(self.kind, value)
         if found is not None and found in self:
             return found
         shown = value if isinstance(value, str) else repr(value)
         wrong = "out of range" if found is not None else f"not {SORTS[self.kind]}"
-        wrong, near = ("unknown", did_you_mean(shown, self.choices)) if self.choices else (wrong, "")
-        raise UsageError(f"{self.owner}: {self.name}={shown} is {wrong}; expected {self.expected}{near}")
-
-    @property
-    def expected(self) -> str:
-        """What a value has to be, for a sentence: `a whole number, 1 to 10000`."""
-        words = (SORTS[self.kind] if not self.choices else "", str(self), "or none" if self.optional else "")
-        return ", ".join(filter(None, words))
+        listed = self.choices or self.kind is bool
+        wrong, near = ("unknown", did_you_mean(shown, self.choices)) if listed else (wrong, "")
+        raise UsageError(
+            f"{self.owner}: {self.name}={shown} is {wrong}; expected {', '.join(filter(None, expected))}{near}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The declaration as JSON; `low` and `high` are null where there is no end."""

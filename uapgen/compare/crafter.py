@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..attacks import check_craft, craft
+from ..errors import UnfitVictimError
 from ..perturbation import Perturbation
 from ..proxies import Folder, ProxySource, parse_source
 from ..victims import Victim
@@ -44,7 +46,8 @@ class Crafter:
         else:
             victim, source, arguments = self._arguments(task)
             own = {"source": source, **arguments}
-            check_craft(victim, method=task.spec.name, eps=self.eps, norm=self.norm, budget=self.budget, **own)
+            with suppress(UnfitVictimError):  # a row that fails, while the others go on
+                check_craft(victim, method=task.spec.name, eps=self.eps, norm=self.norm, budget=self.budget, **own)
 
     def craft(self, task: Task, marked: bool = False) -> Perturbation:
         """Raises UapgenError when the method cannot do it. `seconds` says how long it took, interruptions left out."""
