@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from ...errors import UsageError
 from ...victims import Probe, Victim
 from ..core.losses import agreement, cosine, log_energy
+from ..core.method import at_least, within
 from ..core.run import Crafting
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the losses, and which layers' energy counts: `start` to `end` as shares of the victim's depth.
+    """Weights of the losses, and which layers' energy counts."""
 
-    `activation` weighs the energy of what the layers say of perturbed images, `displacement` the energy of its
-    difference from what they say of the clean ones.
-    """
+    activation: Annotated[
+        float, at_least(0, at_most=1000), "weight of the log-energy of the layers, on perturbed images"
+    ] = 0.5
+    displacement: Annotated[
+        float, at_least(0, at_most=1000), "weight of the log-energy of their difference from clean ones"
+    ] = 0.5
+    logits: Annotated[float, at_least(0, at_most=1000), "weight of the cosine of logits, perturbed and clean"] = 0.0
+    features: Annotated[float, at_least(0, at_most=1000), "weight of the cosine of features, perturbed and clean"] = 0.0
+    agreement: Annotated[
+        float, at_least(0, at_most=1000), "weight of the perturbed logits' agreement with their mean"
+    ] = 0.5
+    start: Annotated[
+        float, within(0, 1, high_open=True), "where the layers that count begin, as a share of the depth"
+    ] = 0.3
+    end: Annotated[float, within(0, 1, low_open=True), "where they end, as a share of the depth"] = 1.0
 
-    activation: float = 0.0
-    displacement: float = 0.0
-    logits: float = 0.0
-    features: float = 0.0
-    agreement: float = 0.0
-    start: float = 0.3
-    end: float = 1.0
+    def check(self, victim: Victim) -> None:
+        """Raises UsageError where no layer, or no loss, is left."""
+        if self.start >= self.end:
+            raise UsageError(f"cbgan: start={self.start} is not below end={self.end}; no layer lies between them")
+        layers = self.activation + self.displacement if victim.layers() else 0
+        if not layers + self.logits + self.features + self.agreement:
+            raise UsageError("cbgan: all weights of the loss that this victim feels are 0; raise one")
 
     def layers(self, victim: Victim) -> list[str]:
         names = victim.layers() if self.activation or self.displacement else []

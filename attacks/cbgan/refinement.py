@@ -4,8 +4,8 @@ that moves held-out proxies most is kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -13,89 +13,85 @@ from torch import Tensor
 from ...images.warp import random_shuffle, unchanged
 from ...proxies import DeltaCrops, GaussianPrior, PinkNoise, ProxySource
 from ..core.held_out import HeldOut
-from ..core.optimise import geometric, gradient_of, optimise
+from ..core.method import above, at_least, within
+from ..core.optimise import Gradient, geometric, gradient_of, optimise
 from ..core.run import Crafting
 from ..core.steps import AdamStep
 from .objective import Objective
 
 HELD_OUT_IMAGES = 256
 HELD_OUT_SHARE = 7  # image-gradients for each held-out image, at least: small budgets choose on fewer
-SEGMENTS = 8
+SEGMENTS = 8  # parts of a refinement, each with a smaller step
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How starts are refined: the step, the images, and how often it starts anew."""
+
+    crops: Annotated[float, within(0, 1), "share of each batch that are crops of the pattern itself"] = 0.5
+    lr: Annotated[float, above(0, at_most=1), "Adam's first step in pixel units; beyond 2 eps it is bang-bang"] = 0.15
+    lr_end: Annotated[float, above(0, at_most=1), "Adam's last step in pixel units"] = 0.005
+    refinement: Annotated[int, at_least(1), "image-gradients of one refinement, before the next start"] = 5000
+    shuffle: Annotated[bool, "2 x 2 blocks of the perturbed images change places, anew at every step"] = False
+    features_by_turns: Annotated[
+        float, at_least(0, at_most=1000), "more weight on features in each second refinement"
+    ] = 3.0
 
 
 def refine(
     run: Crafting,
     proxies: ProxySource,
-    objectives: Sequence[Objective],
+    objective: Objective,
     starts: list[Tensor],
+    settings: Refinement,
     batch: int,
-    crops: float,
-    lr: tuple[float, float],
-    refinement: int,
-    shuffle: bool,
 ) -> Tensor:
-    """Refines starts with what is left of the budget, the one that moves held-out proxies most first, and returns the
-    end that moves them most: one for every `refinement` image-gradients, and `objectives` take turns.
-    `shuffle` has the blocks of the perturbed images change places at every step.
+    """Refines `starts` (1,C,H,W) with what is left of the budget, the one that moves held-out proxies most first.
+
+    Returns the end that moves them most: there is one for every `settings.refinement` image-gradients.
     """
     size, device = run.victim.input_size[1:], run.victim.device
     n = max(batch, min(HELD_OUT_IMAGES, run.budget // HELD_OUT_SHARE))
-    images = ImagesWithCrops(run, proxies, batch, crops)
+    images = ImagesWithCrops(run, proxies, batch, settings.crops)
     images.crops = run.draw_from(images.crops)
     held_out = HeldOut(run, PinkNoise(size, device), n, batch)
     starts = [start.to(device) for start in starts]
     scores = [held_out.score(start) for start in starts]
     order = sorted(range(len(starts)), key=lambda i: -scores[i])
+    objectives = (objective, replace(objective, features=objective.features + settings.features_by_turns))
+
     left = run.budget - run.cost.image_gradients
-    rounds = max(1, left // refinement)
-    ends = []
-    for i in range(rounds):
-        objective, start = objectives[i % len(objectives)], starts[order[i % len(order)]]
-        ends.append(_anneal(run, f"refine{i}", objective, images, start, left // rounds, lr, shuffle))
+    rounds = max(1, left // settings.refinement)
+    batches = max(1, left // rounds // batch)
+    segments = min(SEGMENTS, batches)
+    ends = [
+        optimise(
+            run,
+            f"refine{i}",
+            _gradient(run, objectives[i % len(objectives)], images, settings.shuffle),
+            delta=starts[order[i % len(order)]],
+            step=AdamStep(settings.lr),
+            images=batches // segments * segments * batch,
+            schedule=geometric(settings.lr, settings.lr_end, segments),
+        )
+        for i in range(rounds)
+    ]
     reached = [held_out.score(end) for end in ends]
     run.notes["held_out"] = {"starts": scores, "ends": reached, "n": len(held_out.images)}
     return ends[reached.index(max(reached))]
 
 
-def _anneal(
-    run: Crafting,
-    stage: str,
-    objective: Objective,
-    images: ImagesWithCrops,
-    delta: Tensor,
-    budget: int,
-    lr: tuple[float, float],
-    shuffle: bool,
-) -> Tensor:
-    """One refinement by Adam, whose step falls from lr[0] to lr[1] in SEGMENTS equal parts of the budget, or as many
-    as it has batches.
-    """
-    batches = max(1, budget // images.n)
-    segments = min(SEGMENTS, batches)
-    return optimise(
-        run,
-        stage,
-        lambda d, g: _gradient(run, objective, images, shuffle, d, g),
-        delta=delta,
-        step=AdamStep(lr[0]),
-        images=batches // segments * segments * images.n,
-        schedule=geometric(*lr, segments),
-    )
+def _gradient(run: Crafting, objective: Objective, images: ImagesWithCrops, shuffle: bool) -> Gradient:
+    """The gradient of `objective` on a batch of `images` and crops of the pattern as it is."""
 
+    def gradient(delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        x = images.batch(delta, generator)
+        moved = random_shuffle(run.victim.input_size, generator) if shuffle else unchanged
+        clean = objective.clean(run, moved(x))
+        towards, loss = gradient_of(run, lambda d: objective(run.victim, moved((x + d).clamp(0, 1)), clean)[0], delta)
+        return towards, {"loss": loss}
 
-def _gradient(
-    run: Crafting,
-    objective: Objective,
-    images: ImagesWithCrops,
-    shuffle: bool,
-    delta: Tensor,
-    generator: torch.Generator,
-) -> tuple[Tensor, dict[str, Any]]:
-    x = images.batch(delta, generator)
-    moved = random_shuffle(run.victim.input_size, generator) if shuffle else unchanged
-    clean = objective.clean(run, moved(x))
-    towards, loss = gradient_of(run, lambda d: objective(run.victim, moved((x + d).clamp(0, 1)), clean)[0], delta)
-    return towards, {"loss": loss}
+    return gradient
 
 
 class ImagesWithCrops:

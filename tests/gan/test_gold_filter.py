@@ -38,7 +38,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of its own, and small sets where a run would make hundreds of images."""
     monkeypatch.setenv("UAPGEN_CACHE", str(tmp_path / "cache"))
     for name in (
-        "attacks.cbgan.method.GAN_POOL",
+        "attacks.cbgan.gan_stage.GAN_POOL",
         "gan.proxy_gan.COVERAGE_IMAGES",
         "attacks.cbgan.refinement.HELD_OUT_IMAGES",
     ):
@@ -196,7 +196,7 @@ def test_a_filter_wants_the_gan_at_any_budget(tiny_victim: Victim) -> None:
     [
         ({"proxy_filter": "silver"}, "expected none or gold"),
         ({"proxy_filter": "gold", "gan": False}, "gan=false"),
-        ({"proxy_filter": "gold", "gold_keep": 0.0}, "share of proxies"),
+        ({"proxy_filter": "gold", "gold_keep": 0.0}, "gold_keep=0.0 is out of range"),
         ({"proxy_filter": "gold", "pool": 0}, "pool=0"),
         ({"proxy_filter": "gold", "budget": 20}, "larger one"),
     ],
