@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,21 @@ def _draw(perturbation: Perturbation, png: Path, on: tuple[Path, ...]) -> None:
     say(f"wrote {png} (a picture, not the perturbation)")
 
 
+def _done(effective: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the run did, a line a stage: steps, image-gradients and the images of a backward pass; layers read."""
+    for stage in effective.get("stages") or []:
+        cost = f"{stage['image_gradients']:,} image gradients"
+        batch = f" in batches of {_range(stage['batch'])}" if "batch" in stage else ""
+        drawn = f", {_range(stage['images'])} images drawn a step" if "images" in stage else ""
+        yield "did", f"{stage['name']}: {stage['steps']:,} steps, {cost}{batch}{drawn}"
+    if layers := effective.get("layers"):
+        yield "layers read", f"{len(layers)}: {layers[0]}" + (f" to {layers[-1]}" if len(layers) > 1 else "")
+
+
+def _range(ends: Sequence[int]) -> str:
+    return " to ".join(str(end) for end in sorted(set(ends)))
+
+
 def _lines(card: dict[str, Any]) -> list[tuple[str, str]]:
     budget, method, data = card["budget"], card["method"], card["data"]
     victim, cost = card.get("victim") or {}, card.get("cost") or {}
@@ -105,6 +121,7 @@ def _lines(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("budget", f"{budget['norm']} {budget['eps_255']:.6g}/255; {use}"),
         ("method", " ".join(str(part) for part in (method["name"], method.get("paper")) if part)),
         ("parameters", " ".join(f"{k}={v}" for k, v in (method.get("params") or {}).items())),
+        *_done(method.get("effective") or {}),
         ("stopped", str(method.get("stopped") or "")),
         ("data class", f"{data['class']} ({sources})"),
         ("victim", f"{victim['name']}, weights {victim['weights']} {victim['weights_sha256'][:12]}" if victim else ""),

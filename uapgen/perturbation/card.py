@@ -34,6 +34,11 @@ ENTRIES: dict[str, tuple[type, bool]] = {
     "method": (dict, True),
     "method.name": (str, True),
     "method.params": (dict, False),
+    "method.effective": (dict, False),  # what the run did, whatever `params` asked for
+    "method.effective.steps": (float, False),
+    "method.effective.batch": (list, False),
+    "method.effective.stages": (list, False),
+    "method.effective.layers": (list, False),
     "data": (dict, True),
     "data.class": (str, False),
     "victim": (dict, False),
