@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import TINY, gratings
+from tests.conftest import TINY, gratings, small_victim
 from uapgen.attacks import Crafting, craft, find_method, methods
 from uapgen.attacks.cbgan.objective import Objective
 from uapgen.attacks.core.losses import (
@@ -159,6 +161,98 @@ def test_every_method_beats_noise(method: str, tiny_victim: Victim) -> None:
     (moved, rate), (by_noise, floor) = effect(uap), effect(craft(tiny_victim, method="noise", eps=eps))
     assert moved > by_noise + 0.3  # 0.7 to 1.5 were seen
     assert method not in FOOLING or rate > floor + 0.2  # 0.5 to 0.9 were seen
+
+
+class Passes:
+    """What goes through the victim's network, seen by hooks of the test's own on its layers."""
+
+    def __init__(self, victim: Victim) -> None:
+        self.forwards = self.all = 0
+        self.back: Counter[int] = Counter()
+        self.read: set[str] = set()
+        first, *_ = victim.layers()
+        for name in victim.layers():  # copied along with the module by dm-uap
+            victim.module.get_submodule(name).register_forward_hook(partial(self.seen, name, name == first))
+
+    def seen(self, name: str, is_first: bool, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if len(module._forward_hooks) > 1:
+            self.read.add(name)
+        if not is_first:
+            return
+        n, fresh = len(output), True
+        self.forwards, self.all = self.forwards + n, self.all + n
+
+        def back(gradient: Tensor) -> None:
+            nonlocal fresh
+            self.forwards, fresh = self.forwards - (n if fresh else 0), False
+            self.back[n] += 1
+
+        if output.requires_grad and not torch._C._functorch.is_functorch_wrapped_tensor(output):
+            output.register_hook(back)
+
+    def __deepcopy__(self, memo: dict) -> Passes:
+        return self
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_the_card_says_what_hooks_have_seen(method: str) -> None:
+    victim = small_victim()
+    passes, steps = Passes(victim), Counter[str]()
+    source = Pictures() if find_method(method).images == "driven" else None
+    card = craft(
+        victim,
+        method=method,
+        source=source,
+        eps=EPS,
+        budget=400,
+        callback=lambda stage, *_: steps.update([stage]),
+        **SMALL.get(method, {}),
+    ).card
+    effective, cost = card["method"]["effective"], card["cost"]
+    stages = {stage["name"]: stage for stage in effective["stages"]}
+    if method == "sv-uap":  # products with the Jacobian: forward mode and back, each an image-gradient by convention
+        assert cost["image_gradients"] + cost["image_forwards"] == passes.all
+        assert {size for stage in stages.values() for size in stage["batch"]} == {10}
+    else:
+        assert cost == {
+            "image_gradients": sum(n * k for n, k in passes.back.items()),
+            "image_forwards": passes.forwards,
+        }
+        assert sum(stage["passes"] for stage in stages.values()) == passes.back.total()
+        assert effective.get("batch", []) == ([min(passes.back), max(passes.back)] if passes.back else [])
+    assert sum(stage["image_gradients"] for stage in stages.values()) == cost["image_gradients"]
+    assert {name: stage["steps"] for name, stage in stages.items()} == steps
+    assert effective["steps"] == steps.total()
+    assert set(effective.get("layers", [])) == passes.read
+    assert effective["gan"] == (method == "cbgan")
+
+
+def test_a_card_says_the_batch_that_was_used() -> None:
+    asked = {"method": "sga", "source": Pictures(), "eps": EPS}
+    small = craft(small_victim(), budget=240, **asked).card["method"]
+    assert small["params"]["batch"] == 250
+    stage = {"name": "sga", "steps": 6, "passes": 24, "image_gradients": 240, "batch": [10, 10], "images": [10, 10]}
+    assert small["effective"]["stages"] == [stage]
+    (large,) = craft(small_victim(), budget=800, min_steps=2, **asked).card["method"]["effective"]["stages"]
+    assert (large["steps"], large["images"], large["batch"]) == (2, [100, 100], [10, 10])
+
+
+def test_a_card_says_whether_a_gan_was_trained() -> None:
+    """By default a small budget trains none; its forwards hold those that measured its coverage where it does."""
+    without, trained = (craft(small_victim(), eps=EPS, budget=400, **given) for given in ({}, SMALL["cbgan"]))
+    assert without.card["method"]["params"]["gan"] is True
+    assert without.card["method"]["effective"]["gan"] is False
+    effective = trained.card["method"]["effective"]
+    assert effective["gan"] is True
+    assert effective["stages"][0] == {
+        "name": "gan",
+        "steps": 28,  # the victim looks at every fourth
+        "passes": 7,
+        "image_gradients": 56,
+        "batch": [8, 8],
+    }
+    again = craft(small_victim(), eps=EPS, budget=400, **SMALL["cbgan"])  # from the cache: the same cost
+    assert again.card == trained.card
 
 
 class Killed(Exception):

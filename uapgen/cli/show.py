@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from .options import say
 
 if TYPE_CHECKING:
     from ..perturbation import Perturbation
-    from ..perturbation.card import Card
+    from ..perturbation.card import Card, EffectiveFacts
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -91,6 +92,20 @@ def _draw(perturbation: Perturbation, png: Path, on: tuple[Path, ...]) -> None:
     say(f"wrote {png} (a picture, not the perturbation)")
 
 
+def _done(effective: EffectiveFacts) -> Iterator[tuple[str, str]]:
+    """What the run did, a line a stage: steps, image-gradients and the images of a backward pass; layers read."""
+    for stage in effective.stages or ():
+        batch = f" in batches of {_range(stage.batch)}" if stage.batch else ""
+        drawn = f", {_range(stage.images)} images drawn a step" if stage.images else ""
+        yield "did", f"{stage.name}: {stage.steps:,} steps, {stage.image_gradients:,} image gradients{batch}{drawn}"
+    if layers := effective.layers:
+        yield "layers read", f"{len(layers)}: {layers[0]}" + (f" to {layers[-1]}" if len(layers) > 1 else "")
+
+
+def _range(ends: Sequence[int]) -> str:
+    return " to ".join(str(end) for end in sorted(set(ends)))
+
+
 def _lines(card: Card) -> list[tuple[str, str]]:
     budget, method, data, victim, delta = card.budget, card.method, card.data, card.victim, card.delta
     used = [
@@ -107,6 +122,7 @@ def _lines(card: Card) -> list[tuple[str, str]]:
         ("budget", f"{budget.norm} {budget.eps * 255:.6g}/255; {', '.join(filter(None, used))}"),
         ("method", " ".join(part for part in (method.name, method.paper) if part)),
         ("parameters", " ".join(f"{k}={v}" for k, v in (method.params or {}).items())),
+        *(_done(method.effective) if method.effective else ()),
         ("stopped", method.stopped or ""),
         ("data class", f"{data.kind} ({sources})"),
         ("victim", f"{victim.name}, {weights}" if victim else ""),

@@ -63,6 +63,29 @@ class BudgetFacts:
 
 
 @dataclass(frozen=True)
+class StageFacts:
+    """What a stage of the run did; `batch` is the range of images a backward pass, `images` of images drawn a step."""
+
+    name: str
+    steps: int
+    image_gradients: int
+    passes: int | None = None
+    batch: tuple[int, ...] | None = None
+    images: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class EffectiveFacts:
+    """What the run did, whatever the parameters asked for; `gan`: one was trained for it."""
+
+    steps: int | None = None
+    batch: tuple[int, ...] | None = None
+    gan: bool | None = None
+    stages: tuple[StageFacts, ...] | None = None
+    layers: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class MethodFacts:
     """How it was made: the method, its paper, its parameters, its budget in image-gradients, and why it stopped."""
 
@@ -70,6 +93,7 @@ class MethodFacts:
     paper: str | None = None
     params: dict[str, Any] | None = None
     budget: int | None = None
+    effective: EffectiveFacts | None = None
     stopped: str | None = None
     notes: dict[str, Any] | None = None
 
