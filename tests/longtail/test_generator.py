@@ -192,6 +192,16 @@ def test_scores_of_real_images_are_what_they_should_be(judge_of_brightness: Vict
         Judge(judge_of_brightness, data).score(one_class, None, torch.ones(3))
 
 
+def test_conditions_decide_the_halves(judge_of_brightness: Victim) -> None:
+    """Samples under the labels that they were made for, not under those that the annotator gives them."""
+    data, counts = bright(50), torch.tensor([5, 4, 3, 2, 1])
+    judge = Judge(judge_of_brightness, data, kid_blocks=2, pairs=5)
+    seen, made = (judge.score(data.images, y, counts) for y in (None, (data.labels + 1) % CLASSES))
+    assert made["label agreement"]["value"] == 0
+    assert seen["Frechet-annotator/minority"]["value"] == pytest.approx(0, abs=1e-6)
+    assert made["Frechet-annotator/minority"]["value"] > 1
+
+
 def test_sheets_are_ordered_by_class(judge_of_brightness: Victim) -> None:
     levels = torch.tensor([1.0, 0.0, 1.0, 0.5])
     sheet = by_class(judge_of_brightness, (255 * flat(levels)).byte(), each=2).view(CLASSES, 2, 3, 32, 32)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from uapgen.experiments.plan import parse
 from uapgen.gan import GeneratorNetwork
+from uapgen.gan.settings import TrainSettings
 from uapgen.longtail import LabelledImages, Recipe
 from uapgen.longtail.bench import run as bench
 from uapgen.longtail.bench.plan import BenchPlan
@@ -226,11 +227,10 @@ def gold_trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Gol
         writer.trace.append(("samples", shown(source(5, rng(seed, "spy")))))
         return {"fitting-capacity": {"value": 0.5}}
 
-    def taught(g: nn.Module, d: nn.Module, real: Any, writer: Writer, fake_weight: Any = None, **given: Any) -> None:
+    def taught(g: nn.Module, d: nn.Module, real: Any, settings: TrainSettings, writer: Writer, **given: Any) -> None:
         g.train()
         d.train()
         writer.trace.append(("real", shown(real(16, rng(0, "spy")))))
-        writer.trace.append(("weighted", fake_weight and fake_weight.__name__))
 
     def judged(g: nn.Module, d: nn.Module, *args: Any, does: Any, **options: Any) -> Any:
         assert not g.training and not d.training, "batch statistics and dropout are of training"
@@ -284,9 +284,11 @@ def test_a_generator_is_in_eval_mode_when_its_samples_teach() -> None:
 
 
 def test_the_published_momentum_and_rate_of_golds_gans(gold_trace: Callable[[GoldPlan], Trace]) -> None:
-    given = [entry[2] for entry in gold_trace(GOLD) if entry[0] == "train_gan"]
-    assert all(options["betas"] == [0.5, 0.999] for options in given)
-    assert {options["fake_auxiliary"] for options in given} == {GOLD.training.fake_class, 0.01}  # active learning's own
+    settings = [entry[1][3] for entry in gold_trace(GOLD) if entry[0] == "train_gan"]
+    assert all(each.betas == (0.5, 0.999) and each.lr_g == each.lr_d == GOLD.training.lr for each in settings)
+    assert {each.fake_auxiliary for each in settings} == {GOLD.training.fake_class, 0.01}  # active learning's own
+    weights = [each.fake_weight for each in settings if each.fake_weight]
+    assert weights == [training.Reweighting(32, GOLD.training.beta)]
 
 
 # gan classify

@@ -76,52 +76,34 @@ def _compare(
     *,
     victims: tuple[str, ...],
     transfer: tuple[str, ...],
-    weights: tuple[str, ...],
-    arch: tuple[str, ...],
     methods: tuple[str, ...],
-    seeds: str,
-    seeds_for: str | None,
-    eps: str,
     out: Path,
     json_file: str | None,
-    device: str,
-    precision: str,
-    offline: bool,
     threads: int | None,
+    device: str,
     **options: Any,
 ) -> None:
     everyone = list(dict.fromkeys([*victims, *transfer]))
-    files = assign("--weights", weights, everyone)
-    architectures = assign("--arch", arch, [spec for spec in everyone if spec.startswith("file:")])
+    files = assign("--weights", options.pop("weights"), everyone)
+    architectures = assign("--arch", options.pop("arch"), [spec for spec in everyone if spec.startswith("file:")])
 
     from .. import distributed
-    from ..compare import compare, parse_import, parse_methods, parse_seeds
-    from ..images.listing import find_images
+    from ..compare import compare
     from ..runtime import ensure_writable, resolve_device, start_process
-    from ..victims import Victim, announce, load_victim
+    from ..victims import announce, load_victim
     from .progress import Progress
 
-    bound = parse_bound(eps, options["norm"])
-    numbers = parse_seeds(seeds)
-    parse_methods(",".join(methods), train_data=options["train_data"] is not None, norm=options["norm"])
-    for text in options["imports"]:
-        parse_import(text)
-    find_images(options["data"])
+    loading: dict[str, Any] = {name: options.pop(name) for name in ("precision", "offline")}
+    asked = _asked(",".join(methods), **options)
     for path in (out / "results.json", json_file):
         if path not in (None, "-") and distributed.is_main():
             ensure_writable(str(path))
     start_process(threads)
     distributed.init(resolve_device(device))
-    loaded: dict[str, Victim] = {}
+    loaded = {}
     for spec in everyone:
-        loaded[spec] = load_victim(
-            spec,
-            weights=files.get(spec),
-            arch=architectures.get(spec),
-            device=device,
-            precision=precision,
-            offline=offline,
-        )
+        own: dict[str, Any] = {"weights": files.get(spec), "arch": architectures.get(spec)}
+        loaded[spec] = load_victim(spec, device=device, **own, **loading)
         say(announce(loaded[spec]))
     bar = Progress() if sys.stderr.isatty() and distributed.is_main() else None
 
@@ -135,15 +117,27 @@ def _compare(
         ",".join(methods),
         out=out,
         transfer_victims={spec: loaded[spec] for spec in transfer if spec not in victims},
-        eps=bound,
-        seeds=numbers,
-        seeds_for=seeds_for.split(",") if seeds_for else (),
         command=shlex.join(["uapgen", *sys.argv[1:]]),
         say=step,
         callback=bar,
-        **options,
+        **asked,
     )
     _finish(result, out, json_file)
+
+
+def _asked(methods: str, *, eps: str, seeds: str, seeds_for: str | None, data: str, **options: Any) -> dict[str, Any]:
+    """The options as `compare` takes them. Raises now, before victims are loaded, for those that are wrong."""
+    from ..compare import parse_import, parse_methods, parse_seeds
+    from ..images.listing import find_images
+
+    bound = parse_bound(eps, options["norm"])
+    numbers = parse_seeds(seeds)
+    parse_methods(methods, train_data=options["train_data"] is not None, norm=options["norm"])
+    for text in options["imports"]:
+        parse_import(text)
+    find_images(data)
+    repeated = seeds_for.split(",") if seeds_for else ()
+    return {**options, "data": data, "eps": bound, "seeds": numbers, "seeds_for": repeated}
 
 
 def _finish(result: dict[str, Any], out: Path, json_file: str | None) -> None:

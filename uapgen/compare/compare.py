@@ -5,21 +5,44 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..attacks import parse_budget
 from ..distributed import from_main, is_main
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..images.listing import find_images
-from ..images.sets import open_images
+from ..images.sets import ImageSet, open_images
 from ..victims import Victim
 from .cells import Comparing
 from .crafter import Callback, Crafter
 from .curves import add_curves
 from .document import SCHEMA, write_report
-from .plan import list_tasks, parse_import, parse_methods, select
+from .plan import Task, list_tasks, parse_import, parse_methods, select
 from .store import Store, describe_files
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """What `compare` may be asked beside victims, methods and places; all methods get the same.
+
+    train_data: a folder for methods that learn from images. imports: files, as `parse_import` reads them. eps: in [0,1]
+    pixel units. seeds_for: only these methods take all `seeds`, the others the first. limit: images to measure on,
+    evenly spread. curve: on so many of them the first victim shows how the first seed's patterns got there; 0: none.
+    """
+
+    train_data: str | Path | None = None
+    imports: Iterable[str] = ()
+    eps: float = 10 / 255
+    norm: str = "linf"
+    budget: str | int = "quick"
+    seeds: Sequence[int] = (0,)
+    seeds_for: Iterable[str] = ()
+    limit: int | None = None
+    curve: int = 300
+    batch_size: int = 32
+    workers: int | None = None
 
 
 def compare(
@@ -28,29 +51,17 @@ def compare(
     data: str | Path,
     out: str | Path,
     *,
-    train_data: str | Path | None = None,
     transfer_victims: Mapping[str, Victim] | None = None,
-    imports: Iterable[str] = (),
-    eps: float = 10 / 255,
-    norm: str = "linf",
-    budget: str | int = "quick",
-    seeds: Sequence[int] = (0,),
-    seeds_for: Iterable[str] = (),
-    limit: int | None = None,
-    curve: int = 300,
-    batch_size: int = 32,
-    workers: int | None = None,
     command: str | None = None,
     say: Callable[[str], None] = lambda text: None,
     callback: Callback | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Crafts with every one of `methods` on every one of `victims`, and measures all patterns on all victims.
 
-    `victims` and `transfer_victims` (measured on, not crafted on) have names of your choice; `methods` and `imports`
-    are text as `parse_methods` and `parse_import` read it. With `seeds_for`, only those methods take all `seeds`, the
-    others the first. `eps` is in [0,1] pixel units; bound and budget are the same for all. Perturbations are crafted in
-    the victim's own precision and measured in fp32, on `limit` images of `data`, evenly spread. On `curve` of them the
-    first victim shows how the first seed's patterns got there (0: no curves).
+    `victims` and `transfer_victims` (measured on, not crafted on) have names of your choice; `methods` are text as
+    `parse_methods` reads it, `options` those of `ComparisonOptions`. Perturbations are crafted in the victim's own
+    precision and measured in fp32 on `data`.
 
     Everything is in the folder `out`: the same call goes on after an interruption, and a call with other methods,
     seeds or victims adds to it and crafts only what is new. Returns what is in `out`/results.json: all cells of the
@@ -63,46 +74,68 @@ def compare(
 
     Raises UsageError or UapgenError, before any work, for what cannot be.
     """
-    transfer = dict(transfer_victims or {})
+    plan, transfer = _options(options), dict(transfer_victims or {})
     if not victims or set(transfer) & set(victims):
         raise UsageError("a comparison needs a victim to craft on, and every victim under a name of its own")
-    if not seeds:
-        raise UsageError("a comparison needs a seed")
-    specs = parse_methods(methods, train_data=train_data is not None, norm=norm)
-    repeated = select(specs, seeds_for)
-    tasks = list_tasks(list(victims), specs, seeds, repeated, [parse_import(text) for text in imports])
-    store, everyone = Store(out), {**victims, **transfer}
-    folder = str(train_data) if train_data is not None else None
-    crafter = Crafter(store, dict(victims), folder, eps, norm, parse_budget(budget), callback)
+    tasks = _tasks(plan, list(victims), methods)
+    store, everyone, first = Store(out), {**victims, **transfer}, next(iter(victims))
+    crafter = _crafter(plan, store, victims, callback)
     for task in tasks:
         crafter.check(task)
     measured = {name: _in_fp32(victim) for name, victim in everyone.items()}
-    images = {name: open_images(data, victim, limit=limit) for name, victim in measured.items()}
-    one = next(iter(images.values()))
-    options = {
-        "schema": SCHEMA,
-        "eps": eps,
-        "norm": norm,
-        "budget": crafter.budget,
-        "data": describe_files(str(data), {name: one.source.size(name) for name in one.names}),
-        "train_data": _describe_folder(train_data),
-    }
+    images = {name: open_images(data, victim, limit=plan.limit) for name, victim in measured.items()}
+    fixed = _fixed(plan, crafter.budget, data, images[first])
     described = {name: {**victim.describe(), "precision": victim.precision} for name, victim in everyone.items()}
     with closing(store):
-        options = from_main(lambda: store.settle(options, described))
-        work = Comparing(store, crafter, measured, images, batch_size, workers, say)
-        first = next(iter(victims))
-        marked = [task for task in tasks if (task.victim, task.seed) == (first, seeds[0])]
+        held = from_main(lambda: store.settle(fixed, described))
+        work = Comparing(store, crafter, measured, images, plan.batch_size, plan.workers, say)
+        marked = [task for task in tasks if (task.victim, task.seed) == (first, plan.seeds[0])]
 
         def report() -> None:
             if is_main():
-                write_report(store, options, command=command)
+                write_report(store, held, command=command)
 
         work.run(tasks, marked, report)
-        if curve:
-            add_curves(work, marked, first, curve)
+        if plan.curve:
+            add_curves(work, marked, first, plan.curve)
         complete = not any(work.lacking(task) for task in tasks)
-        return from_main(lambda: write_report(store, options, command=command, complete=complete, figures=True))
+        return from_main(lambda: write_report(store, held, command=command, complete=complete, figures=True))
+
+
+def _options(given: dict[str, Any]) -> ComparisonOptions:
+    known = [field.name for field in fields(ComparisonOptions)]
+    for name in given:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise UsageError(f"{name} is no option of a comparison{near}; expected {', '.join(known)}")
+    return ComparisonOptions(**given)
+
+
+def _tasks(plan: ComparisonOptions, victims: Sequence[str], methods: str | Sequence[str]) -> list[Task]:
+    if not plan.seeds:
+        raise UsageError("a comparison needs a seed")
+    specs = parse_methods(methods, train_data=plan.train_data is not None, norm=plan.norm)
+    imports = [parse_import(text) for text in plan.imports]
+    return list_tasks(victims, specs, plan.seeds, select(specs, plan.seeds_for), imports)
+
+
+def _crafter(
+    plan: ComparisonOptions, store: Store, victims: Mapping[str, Victim], callback: Callback | None
+) -> Crafter:
+    folder = str(plan.train_data) if plan.train_data is not None else None
+    return Crafter(store, dict(victims), folder, plan.eps, plan.norm, parse_budget(plan.budget), callback)
+
+
+def _fixed(plan: ComparisonOptions, budget: int, data: str | Path, images: ImageSet) -> dict[str, Any]:
+    """What all cells of a folder have in common."""
+    return {
+        "schema": SCHEMA,
+        "eps": plan.eps,
+        "norm": plan.norm,
+        "budget": budget,
+        "data": describe_files(str(data), {name: images.source.size(name) for name in images.names}),
+        "train_data": _describe_folder(plan.train_data),
+    }
 
 
 def _in_fp32(victim: Victim) -> Victim:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -197,3 +198,20 @@ def test_command_measures_resumes_and_refuses_another_plan(tmp_path: Path) -> No
     other = gold("micro.toml", "--jobs", "1", "-o", "run", cwd=tmp_path)
     assert other.returncode == 2 and "holds another run (training" in other.stderr
     assert "Traceback" not in other.stderr
+
+
+def test_lenet_sees_pixels_around_zero() -> None:
+    assert torch.equal(lenet(3)[0](torch.full((1, 3, 2, 2), 0.25)), torch.full((1, 3, 2, 2), -0.5))
+
+
+def test_the_rate_of_the_fitting_falls_to_a_tenth_after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.Adam.step
+
+    def spy(self: torch.optim.Adam, *args: Any, **options: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    fitting_capacity(of_set(blobs(12)), blobs(12), Fitting(epochs=5, samples=12, batch=12, lr=0.5, step=2))
+    assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005])

@@ -124,3 +124,29 @@ def test_same_seed_same_samples() -> None:
 
     assert torch.equal(take(1), take(1))
     assert not torch.equal(take(1), take(2))
+
+
+class Halved(Exact):
+    """The same log-densities, less their largest, in the class part alone, at a third: m = 0, q = gap / 3."""
+
+    LARGEST = math.log(2) + 1 / 6  # of log TARGET / PROPOSAL, at x = 2/3
+
+    def judge(self, x: Tensor, labels: Tensor | None = None) -> Judgement:
+        assert labels is not None
+        p = ((super().judge(x, labels).logits - self.LARGEST) / 3).clamp(max=-1e-6).double().exp()
+        own = torch.arange(2) == labels[:, None]
+        return Judgement(torch.zeros(len(x)), torch.where(own, (p / (1 - p)).log()[:, None], 0.0))
+
+
+def test_the_scale_of_the_class_part_decides_what_is_kept() -> None:
+    """With w = 3 the samples follow the target; w = 1 would give N(1/3, 1/2), the geometric mean of both densities."""
+    x, _ = rejection_samples(Standard(), Halved(), 2000, percentile=None, calibration=Calibration(3.0, 0.0))
+    assert float(x.std()) == pytest.approx(0.5, abs=0.04)  # and not 0.71
+    assert float(x.mean()) == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(4000))  # and not 0.33
+
+
+def test_a_bound_that_was_calibrated_too_low_is_raised_by_the_samples() -> None:
+    """At the low bound every sample would be kept, and their deviation be that of the proposal, 1."""
+    low = Calibration(1.0, -5.0)
+    x, _ = rejection_samples(Standard(), Exact(), 2000, percentile=None, calibration=low, batch=500)
+    assert float(x.std()) == pytest.approx(0.5, abs=0.06)

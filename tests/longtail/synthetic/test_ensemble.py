@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from uapgen.errors import UsageError
+from uapgen.gan import SNDCGenerator
 from uapgen.longtail import LabelledImages
-from uapgen.longtail.synthetic import METHODS, distance_sums, drawn_by, sample_weights
+from uapgen.longtail.gan_recipe import GanRecipe
+from uapgen.longtail.synthetic import METHODS, Source, distance_sums, drawn_by, ensemble, sample_weights
 from uapgen.longtail.synthetic.ensemble import Method, relative, transformed
+from uapgen.victims import Victim
 
 
 def cloud(n: int, k: int, seed: int, shift: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -105,3 +110,22 @@ def test_weights_decide_what_a_gan_is_shown() -> None:
     for wrong in (torch.ones(3), torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, 1.0])):
         with pytest.raises(UsageError, match="sampling weights for 4 images"):
             drawn_by(data, wrong)
+
+
+def test_a_conditioned_gan_is_shown_what_all_before_it_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_victim: Victim
+) -> None:
+    images = torch.zeros(150, 3, 32, 32, dtype=torch.uint8)
+    data = LabelledImages(images, torch.arange(150) % 10, 10, "black")
+    made, sources = [SNDCGenerator(4, 2, num_classes=10, seed=seed) for seed in range(3)], []
+    monkeypatch.setattr(ensemble, "_train", lambda *args: made[len(sources)])
+
+    class Spy(Source):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            sources.append(len(self.samples))
+
+    monkeypatch.setattr(ensemble, "Source", Spy)
+    settings = {"recipe": GanRecipe(labels="projection"), "phi": tiny_victim, "folder": tmp_path, "device": "cpu"}
+    found = ensemble.train_ensemble(data, 3, "C", **settings)  # type: ignore[arg-type]
+    assert sources == [1, 2] and len(found) == 3

@@ -219,3 +219,25 @@ def test_best_and_last_and_the_same_bytes_after_an_interruption(tmp_path: Path) 
     assert (again.best_accuracy, again.best_epoch) == (outcome.best_accuracy, outcome.best_epoch)
     for name in ("classifier.safetensors", "training.safetensors", "options.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+
+
+class Undecided(nn.Module):
+    """The same logits for every image: probabilities 1/2, 3/8, 1/8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, K)
+        with torch.no_grad():
+            self.linear.weight.zero_()
+            self.linear.bias.copy_(torch.tensor([4.0, 3.0, 1.0]).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x[:, 0, 0, :1])
+
+
+def test_the_filter_wants_the_first_class_and_its_probability() -> None:
+    victim = Victim(Undecided(), name="undecided", preprocessing=TINY, device="cpu", precision="fp32")
+    images, labels = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 2])
+    probability = float(victim(images.float()).softmax(1)[0, 0])
+    for threshold, kept in ((0.3, True), (probability, True), (0.51, False)):  # 3/8 is enough, and not the largest
+        assert ClassifierFilter(victim, threshold).accepts(images, labels).tolist() == [kept, False, False]
