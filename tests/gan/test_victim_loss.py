@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 from torch import nn
 
 from tests.conftest import TINY, gratings
+from tests.longtail.brightness import brightness_victim, flat
+from uapgen.gan import ClassBalance, GroupSpectral, SNDCGenerator
 from uapgen.gan.balance import entropy, negentropy
 from uapgen.gan.proxy_gan import ProxyGanSettings, proxy_gan
 from uapgen.gan.victim_loss import TermWeights, VictimTerms, resize, statistics_distance
@@ -122,3 +126,33 @@ def test_a_cache_that_cannot_be_written_does_not_cost_the_run(
 
 def test_resize_keeps_a_constant_and_the_shape() -> None:
     assert torch.allclose(resize(torch.full((1, 3, 8, 8), 0.3), (20, 12)), torch.full((1, 3, 20, 12), 0.3))
+
+
+def test_a_batch_that_closes_a_window_is_weighed_as_before_it() -> None:
+    """Class weights are those of the windows before: its own batch does not change what a batch costs."""
+    victim, x = brightness_victim(), flat(torch.tensor([0.0, 0.0, 0.0, 0.5]))
+    balance = ClassBalance(victim, 2.0, window=4, first_window=0.0, initial=1.0)
+    p = victim(x).softmax(1).mean(0)
+    assert float(balance(x, 0)[0]) == pytest.approx(2 * float((p * p.log()).sum()), rel=1e-5)
+    made = torch.tensor([3.0, 0.0, 1.0, 0.0, 0.0])
+    inverse = 1 / (0.5 * torch.ones(5) + 0.5 * made).clamp(min=1)
+    weights = 5 * inverse / inverse.sum()
+    assert float(balance(x, 4)[0]) == pytest.approx(2 * float((weights * p * p.log()).sum()), rel=1e-5)
+
+
+def test_extra_losses_say_what_they_are(tiny_victim: Victim) -> None:
+    """For the run folder: equal descriptions are equal losses."""
+    counts, g = torch.tensor([3, 2]), SNDCGenerator(4, 2, num_classes=2)
+    makers = [
+        *(partial(ClassBalance, tiny_victim, weight) for weight in (1.0, 2.0)),
+        partial(ClassBalance, tiny_victim, 1.0, effective=False),
+        *(partial(ClassBalance, tiny_victim, 1.0, **{name: 3.0}) for name in ("window", "alpha", "first_window")),
+        *(partial(VictimTerms, tiny_victim, weights) for weights in (TermWeights(), TermWeights(1.0))),
+        *(partial(VictimTerms, tiny_victim, TermWeights(), **{name: 2}) for name in ("every", "update_every", "norms")),
+        *(partial(GroupSpectral, g, counts, weight=weight) for weight in (1.0, 2.0)),
+        *(partial(GroupSpectral, g, counts, **{name: 0.5}) for name in ("beta", "seed")),
+        partial(GroupSpectral, g, counts + 1),
+    ]
+    told = [json.dumps(make().describe(), sort_keys=True) for make in makers]
+    assert told == [json.dumps(make().describe(), sort_keys=True) for make in makers]
+    assert len(set(told)) == len(told)

@@ -32,6 +32,7 @@ from uapgen.longtail.synthetic import SyntheticPlan
 from uapgen.runfolder import load_state
 from uapgen.runtime import rng
 from uapgen.victims import Victim
+from uapgen.victims.trained import classifier_header
 
 SMALL = GanRecipe(width=4, latent_dim=8, images=48, batch=16, lr=1e-3, ema_halflife=100, ema_start=0, window=32)
 
@@ -268,6 +269,8 @@ def test_a_benchmark_goes_on_where_it_was_interrupted(
     values = [line["scores"]["kl"]["value"] for line in lines if (line["imbalance"], line["method"]) == (4, "balanced")]
     row = next(row for row in rows if (row["imbalance"], row["method"]) == (4, "balanced"))
     assert row["figures"]["kl"]["mean"] == pytest.approx(sum(values) / 2) and row["seeds"] == [0, 1]
+    annotator = classifier_header(tmp_path / "run" / "classifiers" / "annotator" / "classifier.safetensors")
+    assert annotator["training"]["seed"] not in plan.seeds, "a seed that no classifier in the loop has"
     table = write_report(plan, lines, tmp_path / "run")
     assert table.count("| balanced") == 2 and "no FID" in table
     for name in ("table.md", "results.json", "classes-1.png", "classes-4.png", "samples/4-plain-1.png"):

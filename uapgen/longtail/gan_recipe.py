@@ -114,7 +114,7 @@ class GanRecipe:
             return None
         return (
             f"the window of {self.window} images does not close before the last batch of {self.images}: all class "
-            f"weights stay 1, and balance is a plain diversity loss; set e.g. window={max(self.images // 50, 1)}"
+            f"weights stay 1, and balance is a plain diversity loss; set e.g. window={max(self.images // 50, self.batch)}"
         )
 
     def training(self) -> TrainSettings:
