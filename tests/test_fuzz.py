@@ -35,7 +35,6 @@ from uapgen.longtail.generator import KIND, load_generator
 from uapgen.perturbation import Perturbation
 from uapgen.perturbation.exchange import export, import_perturbation
 from uapgen.runfolder import load_state, save_state
-from uapgen.testing.measure import TensorImages
 from uapgen.victims.weights import load_into
 
 VALUES = [None, True, -1, 0, 1e308, 10**400, "x", "\ud800", [], {}, [1], {"a": 1}, 0.5]
@@ -62,7 +61,7 @@ def test_damaged_perturbation_files(tmp_path: Path) -> None:
 def test_damaged_cards_are_refused_or_can_be_measured(tmp_path: Path) -> None:
     draw, file = random.Random(9), tmp_path / "uap.safetensors"
     victim, pixels = brightness_victim(), torch.full((2, 3, 4, 4), 120, dtype=torch.uint8)
-    images = TensorImages(tmp_path, ["a", "b"], [0, 1], lambda x: x, (), "", pixels)
+    images = open_images((pixels, [0, 1]), victim)
     good = Perturbation.create(
         shift(9).delta,
         eps=10 / 255,

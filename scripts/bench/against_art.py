@@ -20,9 +20,9 @@ from torch import Tensor
 
 from uapgen.attacks import BUDGETS, craft
 from uapgen.evaluation import evaluate
-from uapgen.images.sets import open_images
+from uapgen.images.sets import gather, open_images
 from uapgen.perturbation import Perturbation
-from uapgen.proxies import Folder, Procedural
+from uapgen.proxies import Procedural
 from uapgen.runtime import start_process
 from uapgen.victims import Victim, load_victim
 
@@ -176,7 +176,7 @@ def _images(victim: Victim, folder: Path | None, n: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     if folder is None:
         return Procedural(victim.input_size[1:], victim.device).batch(n, generator)
-    pixels = Folder(folder, victim.transform, data_class="driven").pixels
+    pixels = gather(folder, victim).read()
     return pixels[torch.randperm(len(pixels), generator=generator)[:n]].to(victim.device).float().div_(255)
 
 

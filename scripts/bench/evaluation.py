@@ -25,7 +25,6 @@ from uapgen.images.sets import ImageSet, open_images
 from uapgen.perturbation import Perturbation
 from uapgen.proxies import Procedural
 from uapgen.runtime import start_process
-from uapgen.testing.measure import TensorImages
 from uapgen.victims import Preprocessing, Victim, load_victim
 
 EPS = 10 / 255
@@ -56,7 +55,7 @@ def evaluate_bench(spec: str, weights: Path | None, data: str | None, n: int, th
 
 def _compare(victim: Victim, files: ImageSet, batch: int, workers: int, rounds: int) -> dict[str, object]:
     pixels = torch.cat([part.images for part in files.batches(batch, workers=workers) if part.images is not None])
-    memory = TensorImages(files.root, files.names[: len(pixels)], [-1] * len(pixels), _whole, (), "", pixels)
+    memory = open_images(pixels, victim)
     uap = _signs(victim)
     deltas = [u.delta.to(victim.device) for u in [uap, *noise_floors([uap], 0)]]
     passes = 1 + len(deltas)
@@ -175,7 +174,3 @@ def peak(data: str, workers: int) -> None:
 def _signs(victim: Victim) -> Perturbation:
     signs = torch.randint(0, 2, victim.input_size, generator=torch.Generator().manual_seed(1)) * 2.0 - 1
     return Perturbation.create(EPS * signs, eps=EPS, method={"name": "signs"}, data={"class": "none"})
-
-
-def _whole(image: Tensor) -> Tensor:
-    return image

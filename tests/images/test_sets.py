@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from uapgen.errors import UapgenError, UsageError
-from uapgen.images.sets import open_images, read_rgb, spread
+from uapgen.images.decode import decode
+from uapgen.images.listing import spread
+from uapgen.images.sets import open_images
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -160,7 +162,7 @@ def test_corrupt_share(tmp_path: Path) -> None:
 def test_every_mode_reads_as_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     Image.new("RGB", (4, 4), (255, 255, 255)).convert(mode).save(path)
-    pixels = np.array(read_rgb(path))
+    pixels = np.array(decode(path))
     assert pixels.shape == (4, 4, 3)
     assert pixels.min() >= 250
 
@@ -168,11 +170,11 @@ def test_every_mode_reads_as_rgb(tmp_path: Path, mode: str) -> None:
 def test_sixteen_bit_grey_keeps_its_scale(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[0, 255, 32768, 65535]], dtype=np.uint16)).save(path)
-    assert np.array(read_rgb(path))[0, :, 0].tolist() == [0, 0, 128, 255]
+    assert np.array(decode(path))[0, :, 0].tolist() == [0, 0, 128, 255]
 
 
 def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_rgb(tmp_path / "a.jpg").size == (6, 4)
+    assert decode(tmp_path / "a.jpg").size == (6, 4)

@@ -174,7 +174,7 @@ def test_npz_of_pixels_and_of_encoded_images_agree(tmp_path: Path) -> None:
 
 def test_damaged_npz_files_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", data=np.zeros(9, np.uint8), offsets=np.array([0, 9]), labels=np.array([0]))
-    with pytest.raises(UapgenError, match=r"a\.npz image 0 cannot be decoded"):
+    with pytest.raises(UapgenError, match=r"a\.npz image 0 cannot be read"):
         load_data(str(tmp_path / "a.npz"))
     np.savez(tmp_path / "b.npz", x=np.zeros(3))
     with pytest.raises(UapgenError, match="holds x; expected labels"):

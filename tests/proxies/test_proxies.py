@@ -212,7 +212,7 @@ def test_mixture_refuses_weights_that_mean_nothing(weights: list[float]) -> None
 def test_folder_reads_every_picture_in_order(pictures: Path) -> None:
     source = parse_source(f"folder:{pictures}", (16, 24))
     assert isinstance(source, Folder)
-    assert [file.name for file in source.files] == ["a.jpg", "b.png", "d.PNG", "e.bmp", "c.png"]
+    assert source.images.names == ["a.jpg", "b.png", "d.PNG", "e.bmp", "sub/c.png"]
     assert source.data_class == "proxy"
     assert source.pixels.dtype == torch.uint8
     assert source.pixels[1, 0, 0, 0] == 0
@@ -242,9 +242,9 @@ def test_folder_errors_name_the_file(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UapgenError, match=r"broken\.png cannot be read"):
         parse_source(f"folder:{pictures}", 16).batch(1, rng(0))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UapgenError, match="holds no image files"):
+    with pytest.raises(UapgenError, match="holds no image"):
         parse_source(f"folder:{tmp_path / 'empty'}", 16)
-    with pytest.raises(UapgenError, match="not a folder"):
+    with pytest.raises(UapgenError, match="is not there; expected a folder"):
         parse_source("folder:/no/such/folder", 16)
     with pytest.raises(UsageError, match="'proxy' or 'driven', not 'none'"):
         Folder(pictures, lambda image: torch.zeros(3, 8, 8), data_class="none")

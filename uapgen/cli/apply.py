@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -11,6 +11,9 @@ from ..errors import UapgenError, UsageError
 from .options import say
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..images.listing import Listing
     from ..perturbation import Perturbation
 
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--resize", is_flag=True, help="Fit the perturbation to each image's size; images keep theirs.")
 @click.option("--force", is_flag=True, help="Overwrite files that are in the folder already.")
 def command(uap: Path, images: tuple[Path, ...], out: Path, resize: bool, force: bool) -> None:
-    """Write clip(image + delta) for every file in IMAGES (or in folders given there) as 8-bit PNG, rounded.
+    """Write clip(image + delta) for every file in IMAGES (or in folders and tars given there) as 8-bit PNG, rounded.
 
     \b
     uapgen apply uap.safetensors cat.png dog.jpg -o adversarial/
@@ -32,14 +35,15 @@ def command(uap: Path, images: tuple[Path, ...], out: Path, resize: bool, force:
     from ..perturbation import Perturbation
 
     perturbation = Perturbation.load(uap)
-    files = _expand(images)
+    pictures = [picture for path in images for picture in _pictures(path)]
+    files = [picture.file for picture in pictures]
     targets = plan_names(files, out)
     _check(files, targets, force)
     if not resize:
-        for file in files:
-            _check_size(file, perturbation.size)
-    for file, target in zip(files, targets, strict=True):
-        _write(perturbation, file, target)
+        for picture in pictures:
+            _check_size(picture, perturbation.size)
+    for picture, target in zip(pictures, targets, strict=True):
+        _write(perturbation, picture, target)
         click.echo(str(target))
     say(f"{len(targets)} images, {perturbation.norm} {perturbation.eps * 255:.4g}/255")
 
@@ -58,16 +62,34 @@ def plan_names(files: list[Path], out: Path) -> list[Path]:
     return targets
 
 
-def _expand(images: tuple[Path, ...]) -> list[Path]:
-    from ..proxies.folder import list_images
+class _Picture(NamedTuple):
+    """A picture of a `listing`, which may lie in a tar."""
 
-    files: list[Path] = []
-    for image in images:
-        files += list_images(image) if image.is_dir() else [image]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UapgenError(f"{missing[0]} is not there; expected an image file or a folder of them")
-    return files
+    listing: Listing
+    name: str
+
+    @property
+    def file(self) -> Path:
+        return self.listing.root / self.name
+
+    def open(self) -> Image.Image:
+        """Upright: a PNG would lose the camera's rotation mark."""
+        from ..images.decode import read_picture
+
+        return read_picture(self.listing.read(self.name), self.file, upright=True)
+
+
+def _pictures(path: Path) -> list[_Picture]:
+    """A file, or those of a folder, a tar or a pattern."""
+    from ..images.listing import Listing, find_images, is_pattern
+
+    if path.is_dir() or path.suffix.lower() == ".tar" or is_pattern(path):
+        listing = find_images(path)
+    elif path.is_file():
+        listing = Listing(path.parent, [path.name])
+    else:
+        raise UapgenError(f"{path} is not there; expected an image file, or a folder or tar of them")
+    return [_Picture(listing, name) for name in listing.names]
 
 
 def _check(files: list[Path], targets: list[Path], force: bool) -> None:
@@ -80,25 +102,22 @@ def _check(files: list[Path], targets: list[Path], force: bool) -> None:
             raise UsageError(f"{target} exists; choose another folder with -o, or give --force to overwrite")
 
 
-def _check_size(file: Path, size: tuple[int, int]) -> None:
-    from ..proxies.folder import open_rgb
-
-    width, height = open_rgb(file, upright=True).size
+def _check_size(picture: _Picture, size: tuple[int, int]) -> None:
+    width, height = picture.open().size
     if (height, width) != size:
         h, w = size
         raise UsageError(
-            f"{file} is {width}x{height} but the perturbation is {w}x{h} (width x height); give --resize to fit it"
+            f"{picture.file} is {width}x{height} but the perturbation is {w}x{h} (width x height); give --resize to "
+            "fit it"
         )
 
 
-def _write(perturbation: Perturbation, file: Path, target: Path) -> None:
+def _write(perturbation: Perturbation, picture: _Picture, target: Path) -> None:
     from PIL import Image
     from torchvision.transforms.functional import pil_to_tensor
 
-    from ..proxies.folder import open_rgb
     from ..runtime import atomic_write
 
-    image = open_rgb(file, upright=True)  # a PNG would lose the camera's rotation mark
-    adversarial = perturbation.apply(pil_to_tensor(image), resize=True)
+    adversarial = perturbation.apply(pil_to_tensor(picture.open()), resize=True)
     with atomic_write(target) as temporary:
         Image.fromarray(adversarial.movedim(0, -1).numpy()).save(temporary, format="PNG")

@@ -151,7 +151,7 @@ def _load(spec: str, device: torch.device, options: dict[str, Any]) -> tuple[Vic
     victim = load_victim(spec, device=device, **taken)
     say(announce(victim))
     chosen = {key: options[key] for key in ("labels", "limit")}
-    images = open_images(options["data"], victim.transform, num_classes=victim.num_classes, **chosen)
+    images = open_images(options["data"], victim, **chosen)
     return victim, images
 
 

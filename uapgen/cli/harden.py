@@ -128,9 +128,7 @@ def _harden(args: Arguments) -> None:
     original = load_victim(args.victim, weights=args.weights, arch=args.arch, **args.where)
     for text in (announce(original), *(f"warning: {warning}" for warning in original.warnings)):
         say(text)
-    images = open_images(
-        args.data, original.transform, labels=args.labels, num_classes=original.num_classes, limit=args.limit
-    )
+    images = open_images(args.data, original, labels=args.labels, limit=args.limit)
     progress = Progress(unit="step")
     try:
         hardened = harden(

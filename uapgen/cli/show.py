@@ -82,12 +82,12 @@ def command(
 def _draw(perturbation: Perturbation, png: Path, on: tuple[Path, ...]) -> None:
     import torch
 
+    from ..images.decode import centre_crop, read_picture
     from ..perturbation.picture import draw
-    from ..proxies.folder import centre_crop, open_rgb
     from ..runtime import atomic_write
 
     crop = centre_crop(perturbation.size)
-    images = torch.stack([crop(open_rgb(image)) for image in on]) if on else None
+    images = torch.stack([crop(read_picture(image, image)) for image in on]) if on else None
     with atomic_write(png) as temporary:
         draw(perturbation, images).save(temporary, format="PNG")
     say(f"wrote {png} (a picture, not the perturbation)")

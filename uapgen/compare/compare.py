@@ -11,8 +11,8 @@ from typing import Any
 from ..attacks import parse_budget
 from ..distributed import from_main, is_main
 from ..errors import UsageError
+from ..images.listing import find_images
 from ..images.sets import open_images
-from ..proxies.folder import list_images
 from ..victims import Victim
 from .cells import Comparing
 from .crafter import Callback, Crafter
@@ -77,17 +77,14 @@ def compare(
     for task in tasks:
         crafter.check(task)
     measured = {name: _in_fp32(victim) for name, victim in everyone.items()}
-    images = {
-        name: open_images(data, victim.transform, num_classes=victim.num_classes, limit=limit)
-        for name, victim in measured.items()
-    }
+    images = {name: open_images(data, victim, limit=limit) for name, victim in measured.items()}
     one = next(iter(images.values()))
     options = {
         "schema": SCHEMA,
         "eps": eps,
         "norm": norm,
         "budget": crafter.budget,
-        "data": describe_files(str(data), {name: one.size(name) for name in one.names}),
+        "data": describe_files(str(data), {name: one.source.size(name) for name in one.names}),
         "train_data": _describe_folder(train_data),
     }
     described = {name: {**victim.describe(), "precision": victim.precision} for name, victim in everyone.items()}
@@ -118,5 +115,5 @@ def _in_fp32(victim: Victim) -> Victim:
 def _describe_folder(path: str | Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
-    root = Path(path)
-    return describe_files(str(path), {f.relative_to(root).as_posix(): f.stat().st_size for f in list_images(root)})
+    listing = find_images(path)
+    return describe_files(str(path), {name: listing.size(name) for name in listing.names})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,22 +12,15 @@ from torch import Tensor
 from ..attacks.core.run import Snapshots
 from ..distributed import from_main
 from ..evaluation import evaluate
-from ..images.sets import ImageSet, spread
+from ..images.sets import ImageSet
 from ..perturbation import Perturbation
 from .cells import Comparing
 from .plan import Task
 
 
-def subset(images: ImageSet, n: int) -> ImageSet:
-    """At most `n` of `images`, evenly spread, so that a tree of classes stays balanced."""
-    keep = spread(len(images), n)
-    names, labels = [images.names[i] for i in keep], [images.labels[i] for i in keep]
-    return dataclasses.replace(images, names=names, labels=labels)
-
-
 def add_curves(work: Comparing, tasks: Sequence[Task], name: str, n: int) -> None:
     """Evaluates what `tasks` left on their way on `n` images of the victim `name`; a line of curves.jsonl for each."""
-    images = subset(work.images[name], n)
+    images = work.images[name].spread(n)
     held = {(line["uap"], line["sha256"], line["images"]) for line in work.store.curves.shared()}
     for number, task in enumerate(tasks, 1):
         uap = from_main(partial(_saved, work.store.uap(task.key)))

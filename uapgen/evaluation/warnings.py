@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +35,6 @@ def find_warnings(
 
 
 def _overlap(card: dict[str, Any], images: ImageSet) -> list[str]:
-    # Sources nest (mixtures, priors); a hash of the same file names anywhere inside them is evidence enough.
-    if images.folder_sha256 and images.folder_sha256 in json.dumps(card["data"]):
+    if images.made_on(card["data"].get("sources")):
         return [f"{card['method']['name']} was crafted on images of this very folder: its rates are training rates"]
     return []

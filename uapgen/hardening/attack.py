@@ -4,7 +4,6 @@ that move, or that rest.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,9 +112,4 @@ def split(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet
         raise UsageError(f"{n} image in {images.root}; expected two or more, because a share is held out for measuring")
     held = min(n - 1, max(1, round(share * n)))
     order = torch.randperm(n, generator=rng(seed, "harden", "held out")).tolist()
-    return _part(images, sorted(order[held:])), _part(images, sorted(order[:held]))
-
-
-def _part(images: ImageSet, positions: list[int]) -> ImageSet:
-    names, labels = [images.names[i] for i in positions], [images.labels[i] for i in positions]
-    return dataclasses.replace(images, names=names, labels=labels)
+    return images.subset(sorted(order[held:])), images.subset(sorted(order[:held]))

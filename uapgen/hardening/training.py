@@ -131,18 +131,12 @@ def _wrapped(victim: Victim) -> Victim:
 
 def as_perturbation(delta: Tensor, victim: Victim, images: ImageSet, settings: Settings) -> Perturbation:
     """`delta` (1,3,H,W), made against `victim` on `images`, with its card."""
-    source = {
-        "source": "folder",
-        "name": images.root.resolve().name,
-        "n": len(images),
-        "list_sha256": images.folder_sha256,
-    }
     params = {key: value for key, value in asdict(settings).items() if key not in ("eps", "seed")}
     return Perturbation.create(
         delta,
         eps=settings.eps,
         method={"name": "universal-adversarial-training", "paper": "Shafahi et al., AAAI 2020", "params": params},
-        data={"class": "driven", "sources": [source]},
+        data={"class": "driven", "sources": [images.describe_source()]},
         victim=victim.describe(),
         seed=settings.seed,
     )

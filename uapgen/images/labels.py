@@ -4,35 +4,84 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from ..errors import UsageError
-from .tars import Archive
+from ..errors import UapgenError, UsageError
+from .listing import Listing
 
 UNKNOWN = -1
+ANY_CLASS = 1 << 31
 
 Found = tuple[list[int], list[str]]  # a label for each name, and notes on how they were found
 
 
-def find_labels(
-    root: Path, names: Sequence[str], table: Path | None, num_classes: int, archive: Archive | None = None
-) -> Found:
-    """Class indices in [0, num_classes) for `names` (relative to `root`), -1 where unknown.
+def find_labels(listing: Listing, table: Path | None, num_classes: int) -> Found:
+    """Class indices in [0, num_classes) for the names of `listing`, -1 where unknown.
 
-    An explicit `table` must fit, or UsageError; a labels.csv that lies in `root` and does not fit is a note.
+    An explicit `table` must fit, or UsageError; a labels.csv that lies in the root and does not fit is a note.
     """
+    names, archive = listing.names, listing.archive
     if table is not None:
         return table_labels(table, names, num_classes)
-    if (root / "labels.csv").is_file():
+    if (listing.root / "labels.csv").is_file():
         try:
-            return table_labels(root / "labels.csv", names, num_classes)
+            return table_labels(listing.root / "labels.csv", names, num_classes)
         except UsageError as error:
             return [UNKNOWN] * len(names), [f"labels unknown: {error}"]
     if archive and archive.classes:
         return class_file_labels(names, archive.classes, num_classes)
-    return folder_labels([_in_last_folder(name, archive.tops) for name in names] if archive else names, num_classes)
+    return folder_labels(_in_folders(listing), num_classes)
+
+
+def own_labels(listing: Listing) -> list[int]:
+    """Labels of data that say themselves which classes there are: labels.csv in the root, .cls entries of tars, or a
+    folder for each class, in numeric order where all names are numbers, else alphabetical.
+
+    Raises UapgenError where an image has none.
+    """
+    names, archive, table = listing.names, listing.archive, listing.root / "labels.csv"
+    if table.is_file():
+        labels, given = table_labels(table, names, ANY_CLASS)[0], f"{table} has no line"
+    elif archive and archive.classes:
+        labels, given = class_file_labels(names, archive.classes, ANY_CLASS)[0], f"{listing.root} has no .cls number"
+    else:
+        return _class_folders(listing)
+    if min(labels) < 0:
+        raise UapgenError(f"{given} for {names[labels.index(UNKNOWN)]}; every image needs one")
+    return labels
+
+
+def _class_folders(listing: Listing) -> list[int]:
+    placed = _in_folders(listing)
+    folders = {name.split("/")[0] for name in placed if "/" in name}
+    if len(folders) < 2 or not all("/" in name for name in placed):
+        raise UsageError(f"{listing.root}: expected a folder for each class (found {len(folders)}), or a labels.csv")
+    numeric = all(name.isdecimal() for name in folders)
+    rank = {name: i for i, name in enumerate(sorted(folders, key=int if numeric else str))}
+    return [rank[name.split("/")[0]] for name in placed]
+
+
+def read_list(path: Path) -> tuple[list[str], list[int]]:
+    """The paths and labels of a text file of `path label` lines, UTF-8 (the lists of iNaturalist and ImageNet-LT).
+
+    Raises UapgenError for a file that is no such list.
+    """
+    names, labels = [], []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UapgenError(f"{path} cannot be read ({error}); expected lines `path label` in UTF-8") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, label = [*line.strip().rsplit(None, 1), ""][:2]
+        if not label.isdecimal():
+            raise UapgenError(f"{path} line {number}: {line!r}; expected `path label`, the label a number from 0")
+        names.append(name)
+        labels.append(int(label))
+    return names, labels
 
 
 def class_file_labels(names: Sequence[str], classes: Mapping[str, str], num_classes: int) -> Found:
@@ -50,15 +99,19 @@ def class_file_labels(names: Sequence[str], classes: Mapping[str, str], num_clas
     return labels, notes
 
 
-def _in_last_folder(name: str, tops: Collection[str]) -> str:
-    """FOLDER/IMAGE for an image in a tar, which often has folders above those of the classes. A tar's own name (`tops`)
-    counts only if it is a WordNet name: shard 00001 is not class 1.
+def _in_folders(listing: Listing) -> list[str]:
+    """FOLDER/IMAGE for each name, so that the first folder is the class's.
+
+    A tar often has folders above those of the classes, so that the last one counts; a tar's own name counts only if it
+    is a WordNet name: shard 00001 is not class 1.
     """
-    path = PurePosixPath(name)
-    folder = path.parent.name
-    if path.parent.as_posix() in tops and folder not in wordnet_indices():
-        return path.name
-    return f"{folder}/{path.name}" if folder else path.name
+    if listing.archive is None:
+        return listing.names
+    placed = []
+    for path in map(PurePosixPath, listing.names):
+        own = path.parent.as_posix() in listing.archive.tops and path.parent.name not in wordnet_indices()
+        placed.append(path.name if own or not path.parent.name else f"{path.parent.name}/{path.name}")
+    return placed
 
 
 def table_labels(table: Path, names: Sequence[str], num_classes: int) -> Found:

@@ -1,27 +1,32 @@
-"""Labelled images for evaluation: which files, in which order, with which labels, and what to do with broken ones."""
+"""Labelled images for evaluation and crafting: which ones, in which order, with which labels, and how they are read."""
 
 from __future__ import annotations
 
-import hashlib
-import io
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UapgenError, UsageError
-from .labels import find_labels, foolbox_labels
-from .listing import FOOLBOX, find_images
-from .tars import Member
+from .decode import as_levels, decode, reason
+from .labels import UNKNOWN, find_labels, foolbox_labels
+from .listing import FOOLBOX, Listing, find_images, lines_sha256, spread
+from .memory import Memory, in_memory
+
+if TYPE_CHECKING:
+    from ..victims import Victim
 
 MAX_CORRUPT = 0.01  # of the images; more than that is a broken copy, not a stray file
+IMAGENET = 1000  # classes, where no victim says how many
+
+Transform = Callable[[Any], Tensor]
 
 
 class Batch(NamedTuple):
@@ -34,36 +39,61 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSet(Dataset):
-    """Images in a fixed order. `labels` are class indices, -1 where unknown; `names` are relative to `root`.
+    """Images in a fixed order: `names` are some of `source`'s, `labels` class indices, -1 where unknown.
 
-    `folder_sha256` hashes the names in the whole folder, before any limit, as cards do for folders of crafting images.
+    `transform` takes a PIL image to (3,H,W), uint8 or floats in [0,1]. Files always pass it; pictures in memory do
+    unless they have the `size` (3,H,W) of the victim's input already, or there is no transform.
     """
 
-    root: Path
+    source: Listing | Memory
     names: list[str]
     labels: list[int]
-    transform: Callable[[Any], Tensor]
+    transform: Transform | None
     notes: tuple[str, ...] = ()
-    folder_sha256: str = ""
+    size: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, position: int) -> tuple[int, Tensor | str]:
         """(position, (3,H,W) uint8), or (position, reason) for a file that cannot be decoded."""
-        try:
-            image = read_rgb(self.locate(self.names[position]))
-        except Exception as error:  # Pillow's decoders raise anything on broken bytes; the file is named and counted
-            return position, " ".join(str(error).split()) or type(error).__name__
-        return position, self.transform(image)
+        picture: Tensor | Image.Image
+        if isinstance(self.source, Memory):
+            picture = self.source.pictures[self.names[position]]
+            if self.transform is None or tuple(picture.shape) == self.size:
+                return position, picture
+            picture = Image.fromarray(picture.permute(1, 2, 0).numpy())
+        else:
+            try:
+                picture = decode(self.source.read(self.names[position]))
+            except Exception as error:  # Pillow's decoders raise anything on broken bytes; it is named and counted
+                return position, reason(error)
+        assert self.transform is not None
+        return position, as_levels(self.transform(picture))
 
-    def locate(self, name: str) -> Path | IO[bytes]:
-        """Where the bytes of an image are."""
-        return self.root / name
+    def read(self) -> Tensor:
+        """All images (N,3,H,W) uint8. Raises UapgenError, with its name, for one that is broken or of another size."""
+        images = list[Tensor]()
+        for position, name in enumerate(self.names):
+            _, image = self[position]
+            if isinstance(image, str):
+                raise UapgenError(f"{self.root / name} cannot be read as an image ({image}); remove or replace it")
+            if images and image.shape != images[0].shape:
+                raise UapgenError(
+                    f"{self.root / name} and {self.names[0]} become {tuple(image.shape)} and {tuple(images[0].shape)}; "
+                    "the transform must give one size (resize and crop)"
+                )
+            images.append(image)
+        return torch.stack(images)
 
-    def size(self, name: str) -> int:
-        """How many bytes an image file has."""
-        return (self.root / name).stat().st_size
+    def subset(self, positions: Sequence[int]) -> ImageSet:
+        """The images at `positions`, in that order."""
+        names, labels = [self.names[i] for i in positions], [self.labels[i] for i in positions]
+        return dataclasses.replace(self, names=names, labels=labels)
+
+    def spread(self, limit: int | None) -> ImageSet:
+        """At most `limit` of the images, evenly spread, so that a tree of classes stays balanced."""
+        return self.subset(spread(len(self), limit))
 
     def batches(
         self,
@@ -83,17 +113,39 @@ class ImageSet(Dataset):
         return DataLoader(self, batch_size, sampler=share, num_workers=workers, collate_fn=_collate, pin_memory=pin)
 
     @property
+    def root(self) -> Path:
+        return self.source.root
+
+    @property
     def list_sha256(self) -> str:
         """Hash of names and labels in order: two results with the same hash are about the same images."""
-        return _sha256(f"{name}\t{label}" for name, label in zip(self.names, self.labels, strict=True))
+        pixels = [self.source.sha256] if isinstance(self.source, Memory) else []  # whose names are numbers
+        return lines_sha256(
+            [*pixels, *(f"{name}\t{label}" for name, label in zip(self.names, self.labels, strict=True))]
+        )
 
     def describe(self) -> dict[str, Any]:
+        """What a result says of the images; JSON."""
         return {
             "path": str(self.root),
             "images": len(self),
             "labelled": sum(label >= 0 for label in self.labels),
             "list_sha256": self.list_sha256,
         }
+
+    def describe_source(self) -> dict[str, Any]:
+        """What the card of a pattern that was made on these images says of them; JSON. The hash is of the whole folder,
+        whatever part of it is here, so that an evaluation on another part finds it: `made_on`.
+        """
+        name = self.root.resolve().name
+        return {"source": self.source.kind, "name": name, "n": len(self), "list_sha256": self.source.sha256}
+
+    def made_on(self, described: Any) -> bool:
+        """Whether these images are among the sources `described` by a card, or in them: sources nest."""
+        if isinstance(described, dict):
+            of_these = described.get("list_sha256") == self.source.sha256
+            return of_these or any(self.made_on(part) for part in described.values())
+        return isinstance(described, list) and any(self.made_on(part) for part in described)
 
     def check_corrupt(self, corrupt: Sequence[tuple[int, str]]) -> None:
         """Raises UapgenError when more than 1% of the set could not be read."""
@@ -103,23 +155,6 @@ class ImageSet(Dataset):
                 f"{len(corrupt)} of {len(self)} images in {self.root} cannot be read, more than {MAX_CORRUPT:.0%}; "
                 f"the first is {self.names[position]} ({reason}); repair or remove them"
             )
-
-
-@dataclass(frozen=True)
-class ArchivedImages(ImageSet):
-    """Images inside tars: `members` by name; `root` is the tar, or the folder of tars."""
-
-    members: Mapping[str, Member] = field(default_factory=dict)
-
-    def locate(self, name: str) -> IO[bytes]:
-        return io.BytesIO(self.members[name].read())
-
-    def size(self, name: str) -> int:
-        return self.members[name].size
-
-
-def _sha256(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _collate(items: list[tuple[int, Tensor | str]]) -> Batch:
@@ -135,54 +170,71 @@ def default_workers() -> int:
     return 0 if cores <= 2 else min(8, cores - 1)
 
 
-def read_rgb(path: Path | IO[bytes]) -> Image.Image:
-    """Any picture file as 8-bit RGB. 16-bit grey keeps its high byte (Pillow alone would saturate it); transparency is
-    dropped; EXIF orientation is ignored, as in the published ImageNet accuracies.
-    """
-    with Image.open(path) as image:
-        if image.mode.startswith("I"):
-            high = (np.asarray(image).clip(0, 65535) // 256).astype(np.uint8)
-            return Image.fromarray(high).convert("RGB")
-        if image.mode == "P" and "transparency" in image.info:
-            return image.convert("RGBA").convert("RGB")
-        return image.convert("RGB")
-
-
 def open_images(
-    data: str | Path,
-    transform: Callable[[Any], Tensor],
+    data: Any,
+    victim: Victim | Transform | None = None,
     *,
     labels: Path | None = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     limit: int | None = None,
 ) -> ImageSet:
-    """The images under the folder `data`, sorted by name, with labels for a victim of `num_classes` classes.
+    """The images that `data` names or holds, in a fixed order, for a `victim`, or for any `Victim.transform`.
 
-    `data` may be a .tar too, or a folder of them, webdataset's shards among them. Labels come from the first that
-    applies: the CSV `labels` or `data`/labels.csv (header `file,label`, paths relative to `data`); in tars, NAME.cls
-    beside NAME.jpg; folders with WordNet names when the victim has ImageNet's 1000 classes; folders with integer names;
-    as many folders as classes, in alphabetical order. Else they are unknown, and a note says so. `data` = "foolbox" is
-    the 20 labelled ImageNet images inside the foolbox package. `limit` keeps that many images, evenly spread
-    over the sorted list, so that a tree of classes stays balanced.
+    Names: a folder of images (sorted by name), a .tar, a folder of tars, webdataset's shards among them, a pattern such
+    as photos/*/0*.jpg, or "foolbox", the 20 labelled ImageNet images inside that package. Files are resized and cropped
+    as the victim's configuration says. In memory: a tensor (N,3,H,W), floats in [0,1] or uint8, an array (N,H,W,3) or
+    (N,3,H,W), a pair (images, labels), a torch Dataset, a DataLoader. Those of the victim's input size are taken as
+    they are, as are all without a `victim`; others are resized as files are.
 
-    `transform` takes a PIL image to (3,H,W) uint8 (`Victim.transform`). Raises UsageError for a folder that is missing
-    or holds no image, and for labels that do not fit.
+    Labels of files, for `num_classes` classes (default: the victim's, or 1000), come from the first that applies: the
+    CSV `labels` or `data`/labels.csv (header `file,label`, paths relative to `data`); in tars, NAME.cls beside
+    NAME.jpg; folders with WordNet names when the victim has ImageNet's 1000 classes; folders with integer names; as
+    many folders as classes, in alphabetical order. Else they are unknown, and a note says so. `limit` keeps that many
+    images, evenly spread over the list, so that a tree of classes stays balanced.
+
+    Raises UsageError for what is missing, holds no image or is of another type, and for labels that do not fit.
     """
-    root, names, archive = find_images(data)
+    images = gather(data, victim, limit=None if isinstance(data, str | Path) else limit)
+    source, classes = images.source, num_classes or getattr(victim, "num_classes", None)
+    if isinstance(source, Memory):
+        if labels is not None:
+            raise UsageError(
+                f"labels {labels} are for files; give images in memory as open_images((images, labels), ...)"
+            )
+        if classes and not UNKNOWN <= min(images.labels) <= max(images.labels) < classes:
+            wrong = next(label for label in images.labels if not UNKNOWN <= label < classes)
+            raise UsageError(
+                f"label {wrong} is no class of this victim; expected 0..{classes - 1}, or -1 where unknown"
+            )
+        return images
+    if isinstance(data, ImageSet):
+        return images
     if str(data) == FOOLBOX and labels is None:
-        found, notes = foolbox_labels(names, num_classes)
+        found, notes = foolbox_labels(source.names, classes or IMAGENET)
     else:
-        found, notes = find_labels(root, names, labels, num_classes, archive)
-    keep = spread(len(names), limit)
-    chosen = [names[i] for i in keep], [found[i] for i in keep]
-    described = root, *chosen, transform, tuple(notes), _sha256(names)
-    return ArchivedImages(*described, archive.images) if archive else ImageSet(*described)
+        found, notes = find_labels(source, labels, classes or IMAGENET)
+    labelled = dataclasses.replace(images, labels=found, notes=(*images.notes, *notes))
+    return labelled.spread(limit)
 
 
-def spread(n: int, limit: int | None) -> list[int]:
-    """At most `limit` of the positions 0..n-1, evenly spread: position i*n // limit for i < limit."""
-    if limit is None or limit >= n:
-        return list(range(n))
-    if limit < 1:
-        raise UsageError(f"limit {limit} leaves no image; expected at least 1")
-    return [i * n // limit for i in range(limit)]
+def gather(data: Any, victim: Victim | Transform | None = None, *, limit: int | None = None) -> ImageSet:
+    """`open_images` without a look for labels of files: images to craft on. An ImageSet is taken as it is."""
+    if isinstance(victim, nn.Module | str):
+        what = "load_victim(name)" if isinstance(victim, str) else "Victim(module, preprocessing=Preprocessing(...))"
+        raise UsageError(f"a {type(victim).__name__} is no victim yet; give uapgen.{what}")
+    if isinstance(data, ImageSet):
+        return data.spread(limit)
+    transform = getattr(victim, "transform", victim)
+    if isinstance(data, str | Path):
+        if transform is None:
+            raise UsageError(f"files are resized for a victim; give open_images({str(data)!r}, victim)")
+        listing = find_images(data)
+        images = ImageSet(listing, listing.names, [UNKNOWN] * len(listing.names), transform, listing.notes)
+    else:
+        memory = in_memory(data, limit)
+        shapes = {tuple(picture.shape) for picture in memory.pictures.values()}
+        if transform is None and len(shapes) > 1:
+            raise UsageError(f"images have {len(shapes)} sizes; give open_images(images, victim), which makes them one")
+        size = getattr(victim, "input_size", None)
+        images = ImageSet(memory, memory.names, memory.labels, transform, memory.notes, size)
+    return images.spread(limit)

@@ -7,7 +7,7 @@ and labels shards by their names; ReaderWds is a stream, without the positions t
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -43,13 +43,12 @@ class Archive:
     tops: set[str] = field(default_factory=set)
 
 
-def find_tars(path: Path) -> list[Path]:
-    """`path` itself where it is a .tar file, else those in the folder, sorted. Raises UapgenError if compressed."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*.t*") if file.is_file())
+def only_tars(files: Sequence[Path]) -> list[Path]:
+    """Those of `files` that are .tar files. Raises UapgenError if one is compressed."""
     for file in files:
         if file.name.lower().endswith(COMPRESSED):
             raise UapgenError(f"{file} is compressed: its images cannot be read one by one; decompress it to a .tar")
-    return [file for file in files if file.suffix.lower() == ".tar" and not file.name.startswith(".")]
+    return [file for file in files if file.suffix.lower() == ".tar"]
 
 
 def read_archive(root: Path, tars: list[Path], suffixes: Collection[str]) -> Archive:
@@ -82,7 +81,7 @@ def _scan(tar: Path, stream: IO[bytes], start: int, top: str, archive: Archive, 
             held.members.clear()  # type: ignore[attr-defined]  # it would keep a kilobyte for every image
             path = PurePosixPath(top, *(part for part in PurePosixPath(entry.name).parts if part not in ("/", "..")))
             suffix, offset = path.suffix.lower(), start + entry.offset_data
-            if not entry.isreg() or path.name.startswith("."):
+            if not entry.isreg() or any(part.startswith(".") for part in path.parts):
                 continue
             if suffix in suffixes:
                 archive.images[path.as_posix()] = Member(tar, offset, entry.size)

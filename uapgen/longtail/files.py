@@ -1,8 +1,7 @@
-"""Labelled images from files: .npz, a folder for each class, `path label` lists, LSUN's databases."""
+"""Labelled images from files: .npz, folders and tars, `path label` lists, LSUN's databases."""
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from collections.abc import Callable
@@ -17,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..errors import UapgenError, UsageError
-from ..images.labels import table_labels
-from ..proxies.folder import centre_crop, list_images, open_rgb
+from ..errors import UapgenError
+from ..images.decode import centre_crop, read_picture
+from ..images.labels import own_labels, read_list
+from ..images.listing import find_images
 from .data import LabelledImages
 
 LSUN_CLASSES = ("bedroom", "conference_room", "dining_room", "kitchen", "living_room")  # of the published runs
-ANY_CLASS = 1 << 31
 
 
 def as_chw(images: np.ndarray, name: str) -> Tensor:
@@ -65,45 +64,31 @@ def npz(path: str | Path) -> LabelledImages:
         raise UapgenError(f"{path}: {len(offsets)} offsets for {len(labels)} labels; expected one more than labels")
 
     def decode(i: int) -> Tensor:
-        return _decode(data[offsets[i] : offsets[i + 1]].tobytes(), f"{path.name} image {i}")
+        encoded = data[offsets[i] : offsets[i + 1]].tobytes()
+        return pil_to_tensor(read_picture(encoded, f"{path.name} image {i}"))
 
     return _labelled(_stack(len(labels), decode, path.name), labels, path.stem)
 
 
 def folder(path: str | Path, *, size: int) -> LabelledImages:
-    """A folder for each class, in numeric order where all names are numbers, else alphabetical; or images beside a
-    labels.csv (header `file,label`). Images are resized until they cover size x size, then centre-cropped.
+    """The images of a folder, of tars, or of a pattern of paths, with the labels that they say themselves (see
+    `own_labels`); resized until they cover size x size, then centre-cropped.
     """
-    path = Path(path)
-    found = list_images(path)
-    names = [file.relative_to(path).as_posix() for file in found]
-    if (path / "labels.csv").is_file():
-        labels, _ = table_labels(path / "labels.csv", names, ANY_CLASS)
-        if min(labels) < 0:
-            raise UapgenError(f"{path}/labels.csv has no line for {names[labels.index(-1)]}; every image needs one")
-    else:
-        folders = {name.split("/")[0] for name in names if "/" in name}
-        if len(folders) < 2 or not all("/" in name for name in names):
-            raise UsageError(f"{path}: expected a folder for each class (found {len(folders)}), or a labels.csv")
-        numeric = all(name.isdecimal() for name in folders)
-        rank = {name: i for i, name in enumerate(sorted(folders, key=int if numeric else str))}
-        labels = [rank[name.split("/")[0]] for name in names]
-    return _from_files(found, labels, size, path.resolve().name)
+    listing, crop = find_images(path), centre_crop(size)
+
+    def read(i: int) -> Tensor:
+        name = listing.names[i]
+        return crop(read_picture(listing.read(name), listing.root / name))
+
+    name = listing.root.resolve().name
+    return _labelled(_stack(len(listing.names), read, name), torch.tensor(own_labels(listing)), name)
 
 
 def listed(path: str | Path, *, size: int, root: Path) -> LabelledImages:
-    """A text file of `path label` lines, paths relative to `root` (the lists of iNaturalist and ImageNet-LT)."""
-    path = Path(path)
-    found, labels = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdecimal():
-            raise UapgenError(f"{path} line {number}: {line!r}; expected `path label`, the label a number from 0")
-        found.append(root / name.strip())
-        labels.append(int(label))
-    return _from_files(found, labels, size, path.stem)
+    """A text file of `path label` lines, paths relative to `root`; images as those of a `folder`."""
+    (names, labels), crop = read_list(Path(path)), centre_crop(size)
+    images = _stack(len(names), lambda i: crop(read_picture(root / names[i], root / names[i])), Path(path).stem)
+    return _labelled(images, torch.tensor(labels), Path(path).stem)
 
 
 def lsun(
@@ -134,28 +119,11 @@ def lsun(
 
 
 def _cropped(encoded: list[bytes], crop: Callable[[Image.Image], Tensor], name: str, i: int) -> Tensor:
-    return crop(_image(encoded[i], f"{name} image {i}"))
-
-
-def _from_files(found: list[Path], labels: list[int], size: int, name: str) -> LabelledImages:
-    crop = centre_crop(size)
-    return _labelled(_stack(len(found), lambda i: crop(open_rgb(found[i])), name), torch.tensor(labels), name)
+    return crop(read_picture(encoded[i], f"{name} image {i}"))
 
 
 def _labelled(images: Tensor, labels: Tensor, name: str) -> LabelledImages:
     return LabelledImages(images, labels, int(labels.max()) + 1 if len(labels) else 0, name)
-
-
-def _image(encoded: bytes, name: str) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UapgenError(f"{name} cannot be decoded ({error}); copy the file again") from error
-
-
-def _decode(encoded: bytes, name: str) -> Tensor:
-    return pil_to_tensor(_image(encoded, name))
 
 
 def _stack(n: int, read: Callable[[int], Tensor], name: str) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import UapgenError, UsageError, did_you_mean
 from ..gan.proxy_gan import cache_folder
+from ..images.listing import is_pattern
 from . import files
 from .data import LabelledImages, first_classes, holdout, resized
 
@@ -31,7 +32,7 @@ def load_data(
     """The training or test images that `spec` names, uint8 on the CPU.
 
     spec: digits, cifar10, cifar100, svhn, stl10, mnist, fashion-mnist, lsun; or the path of an .npz file, of a .txt
-        list of `path label` lines, or of a folder with a folder for each class.
+        list of `path label` lines, or of a folder or .tar with a folder for each class.
     root: where the set's files lie (for a list: what its paths are relative to); default ./data, else data in
         uapgen's cache. Nothing is downloaded unless `download`.
     size: pixels, resized; default the set's own, and 64 where images come in many sizes.
@@ -174,16 +175,16 @@ def _read_idx(path: Path) -> np.ndarray:
 
 def _from_path(spec: str, root: str | Path | None, train: bool, size: int) -> LabelledImages:
     path = Path(spec)
-    if not path.exists():
+    if not path.exists() and not is_pattern(spec):
         known = ["digits", *TORCHVISION, "lsun"]
-        hint = did_you_mean(spec, known) or f"; expected {', '.join(known)}, an .npz or .txt file, or a folder"
+        hint = did_you_mean(spec, known) or f"; expected {', '.join(known)}, an .npz or .txt file, a folder or a .tar"
         raise UsageError(f"data {spec!r} is neither a known name nor a path{hint}")
     if not train:
         raise UsageError(f"{spec} is a path, and a path is one part of the data; name the test part's own path")
-    if path.is_dir():
+    if path.is_dir() or path.suffix == ".tar" or is_pattern(spec):
         return files.folder(path, size=size)
     if path.suffix == ".npz":
         return files.npz(path)
     if path.suffix == ".txt":
         return files.listed(path, size=size, root=Path(root) if root is not None else path.parent)
-    raise UsageError(f"{spec}: expected a folder, an .npz file, or a .txt list of `path label` lines")
+    raise UsageError(f"{spec}: expected a folder, a .tar, an .npz file, or a .txt list of `path label` lines")

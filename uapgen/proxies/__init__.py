@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from ..errors import UsageError, did_you_mean
+from ..images.decode import centre_crop
 from ..perturbation.card import DATA_CLASSES
 from .base import DeltaCrops, Mixture, Pool, ProxySource, combined_class
 from .dead_leaves import DeadLeaves
-from .folder import Folder, centre_crop
+from .folder import Folder
 from .priors import GaussianPrior, JigsawPrior
 from .procedural import ColouredBlocks, PinkNoise, Procedural
 

@@ -54,7 +54,7 @@ def pairs_section(
 
 
 def _section(uap: Perturbation, name: str, victim: Victim, images: str | Path) -> Section:
-    shown = open_images(images, victim.transform, num_classes=victim.num_classes, limit=SHOWN)
+    shown = open_images(images, victim, limit=SHOWN)
     pixels = [picture for _, picture in (shown[i] for i in range(len(shown))) if isinstance(picture, Tensor)]
     if not pixels:
         raise UapgenError(f"no image of {images} can be read; give others with --images")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ..evaluation import Evaluation
     from ..perturbation import Perturbation
@@ -35,7 +35,7 @@ def assert_robust(
     model: Victim | nn.Module | str,
     *,
     max_fooling_rate: float,
-    images: Tensor | str | Path,
+    images: Any,
     eps: float = DEFAULT_EPS,
     uaps: Sequence[Perturbation | str | Path] = (),
     preprocessing: Preprocessing | None = None,
@@ -49,8 +49,9 @@ def assert_robust(
     """Fails with AssertionError unless the upper 95% Wilson bound of every fooling rate is at most `max_fooling_rate`.
 
     `model` is a Victim, a spec such as "timm/resnet50.tv_in1k", or an nn.Module with its `preprocessing` (mean, std,
-    input size); a module is copied, not changed. `images` are a folder, "foolbox", or a tensor (N,3,H,W), float in
-    [0,1] or uint8, of the model's input size. `eps` is in [0,1] pixel units.
+    input size); a module is copied, not changed. `images` are what `uapgen.open_images` takes: a folder, "foolbox", a
+    tensor (N,3,H,W), float in [0,1] or uint8, a pair (images, labels), a Dataset, a DataLoader. `eps` is in [0,1] pixel
+    units.
 
     Measured are the perturbations `uaps` (objects or files, all within `eps`), or else one that is crafted here and
     kept in `folder`, if one is given, for the next time. `crafting` is what `uapgen.craft` takes for it: `method`,
