@@ -286,7 +286,7 @@ def test_imports_are_rows_of_unknown_class(place: Path, tiny_victim: Victim, oth
         ({"seeds_for": ["gap"]}, "no such method in this comparison"),
         ({"budget": "quik"}, "expected quick"),
         ({"imports": ["none.npy:0..1:CHW"]}, "none.npy is not there"),
-        ({"train_data": "nowhere", "methods": "noise,sga"}, "nowhere is not a folder"),
+        ({"train_data": "nowhere", "methods": "noise,sga"}, "'nowhere' is not there"),
     ],
 )
 def test_arguments_that_cannot_be(options: dict[str, Any], message: str, place: Path, tiny_victim: Victim) -> None:

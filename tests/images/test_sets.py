@@ -11,8 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from uapgen.errors import UapgenError, UsageError
-from uapgen.images.decode import decode
-from uapgen.images.listing import spread
 from uapgen.images.sets import open_images
 
 
@@ -119,8 +117,6 @@ def test_foolbox_samples_are_twenty_labelled_images() -> None:
 
 
 def test_limit_is_spread_and_the_hash_knows(tmp_path: Path) -> None:
-    assert spread(10, 4) == [0, 2, 5, 7]
-    assert spread(3, 10) == [0, 1, 2]
     root = write_tree(tmp_path, *(f"{folder}/{i}.png" for folder in range(3) for i in range(4)))
     limited = open_images(root, to_tensor, num_classes=3, limit=3)
     assert limited.labels == [0, 1, 2]
@@ -156,25 +152,3 @@ def test_corrupt_share(tmp_path: Path) -> None:
     images.check_corrupt([(3, "truncated")])
     with pytest.raises(UapgenError, match=r"2 of 100 .* 003\.png \(truncated\)"):
         images.check_corrupt([(3, "truncated"), (4, "truncated")])
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
-def test_every_mode_reads_as_rgb(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.new("RGB", (4, 4), (255, 255, 255)).convert(mode).save(path)
-    pixels = np.array(decode(path))
-    assert pixels.shape == (4, 4, 3)
-    assert pixels.min() >= 250
-
-
-def test_sixteen_bit_grey_keeps_its_scale(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    Image.fromarray(np.array([[0, 255, 32768, 65535]], dtype=np.uint16)).save(path)
-    assert np.array(decode(path))[0, :, 0].tolist() == [0, 0, 128, 255]
-
-
-def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert decode(tmp_path / "a.jpg").size == (6, 4)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.images.test_tars import pack
 from uapgen.errors import UapgenError, UsageError
 from uapgen.longtail.data import LabelledImages, first_classes, holdout, long_tailed, long_tailed_counts, resized
 from uapgen.longtail.files import lsun
@@ -198,11 +199,35 @@ def test_folders_and_lists_give_the_same(tmp_path: Path) -> None:
     order = tree.labels.argsort()
     assert torch.equal(tree.images[order], table.images) and tree.labels[order].tolist() == list(range(12))
 
-    (tmp_path / "list.txt").write_text("0/a b.png zero\n")
-    with pytest.raises(UapgenError, match="line 1"):
-        load_data(str(tmp_path / "list.txt"), size=8)
+    text = "\n".join(lines)
+    for written in ("\ufeff" + text, text.replace("\n", "\r\n") + "\r\n\r\n", text.replace(".png ", ".png\t")):
+        (tmp_path / "list.txt").write_bytes(written.encode())
+        assert torch.equal(load_data(str(tmp_path / "list.txt"), root=tmp_path / "images", size=8).images, table.images)
+    for raw, message in ((b"0/a b.png zero\n", "line 1"), (b"0/a.png\n", "line 1"), (b"\xe9/a.png 0\n", "in UTF-8")):
+        (tmp_path / "list.txt").write_bytes(raw)
+        with pytest.raises(UapgenError, match=message):
+            load_data(str(tmp_path / "list.txt"), size=8)
     with pytest.raises(UsageError, match="a folder for each class"):
         load_data(str(tmp_path / "images" / "0"), size=8)
+
+
+def test_tars_are_read_where_they_lie(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    for k, image in enumerate(photographs(4)):
+        (root / f"class {k % 2}").mkdir(parents=True, exist_ok=True)
+        (root / f"class {k % 2}" / f"{k}.png").write_bytes(encoded(image))
+    tree, tar = load_data(str(root), size=8), load_data(str(pack(tmp_path / "images.tar", root, "deep/train")), size=8)
+    assert torch.equal(tree.images, tar.images)
+    assert tree.labels.tolist() == tar.labels.tolist() == [0, 0, 1, 1]
+    for k in range(4):
+        (root / f"class {k % 2}" / f"{k}.cls").write_text(str(3 - k))
+    shard = pack(tmp_path / "shards" / "0.tar", root)
+    assert load_data(str(shard.parent), size=8).labels.tolist() == [3, 1, 2, 0]
+    assert load_data(str(shard.parent / "*.tar"), size=8).num_classes == 4
+    (root / "class 0" / "2.cls").unlink()
+    pack(shard, root)
+    with pytest.raises(UapgenError, match=r"has no \.cls number for 0/class 0/2\.png; every image needs one"):
+        load_data(str(shard.parent), size=8)
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ FORMS = (
 class Memory:
     """`pictures` (3,H,W) uint8 by name, which is the position in what was given, and their labels, -1 where unknown."""
 
-    pictures: dict[str, Tensor]
+    pictures: dict[str, Tensor] = field(repr=False)
     labels: list[int]
     kind = "memory"  # in cards
     root = Path("memory")
@@ -132,13 +132,13 @@ def _pixels(images: Any) -> Tensor:
     """(N,3,H,W) uint8 of images with channels first or last, uint8 or floats in [0,1]; a copy."""
     if not isinstance(images, Tensor | np.ndarray):
         raise UsageError(f"images are a {type(images).__name__}; expected a tensor or an array of images")
+    if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+        images = images.astype(np.float32)
     shape, kind = tuple(images.shape), str(images.dtype).removeprefix("torch.")
     if len(shape) != 4 or 0 in shape or 3 not in (shape[1], shape[3]):
         hint = ": give images[None]" if len(shape) == 3 else ""
         hint = ": give images.expand(-1, 3, -1, -1)" if len(shape) == 4 and shape[1] == 1 else hint
         raise UsageError(f"images have shape {shape}; expected (N,3,H,W) or (N,H,W,3) with N > 0{hint}")
-    if isinstance(images, np.ndarray) and images.dtype.kind == "f":
-        images = images.astype(np.float32)
     if kind != "uint8" and "float" not in kind:
         raise UsageError(f"images are {kind}; expected floats in [0,1], or levels 0..255 as uint8")
     pixels = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images.detach().cpu()
