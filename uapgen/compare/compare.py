@@ -11,13 +11,14 @@ from typing import Any
 from ..attacks import parse_budget
 from ..distributed import from_main, is_main
 from ..errors import UsageError
+from ..evaluation.comparison import COMPARISON, Comparison
 from ..images.listing import find_images
 from ..images.sets import open_images
 from ..victims import Victim
 from .cells import Comparing
 from .crafter import Callback, Crafter
 from .curves import add_curves
-from .document import SCHEMA, write_report
+from .document import write_report
 from .plan import list_tasks, parse_import, parse_methods, select
 from .store import Store, describe_files
 
@@ -43,7 +44,7 @@ def compare(
     command: str | None = None,
     say: Callable[[str], None] = lambda text: None,
     callback: Callback | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Crafts with every one of `methods` on every one of `victims`, and measures all patterns on all victims.
 
     `victims` and `transfer_victims` (measured on, not crafted on) have names of your choice; `methods` and `imports`
@@ -80,7 +81,7 @@ def compare(
     images = {name: open_images(data, victim, limit=limit) for name, victim in measured.items()}
     one = next(iter(images.values()))
     options = {
-        "schema": SCHEMA,
+        "schema": COMPARISON,
         "eps": eps,
         "norm": norm,
         "budget": crafter.budget,
