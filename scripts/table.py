@@ -65,15 +65,17 @@ def evaluations(files: tuple[Path, ...]) -> None:
 def _evaluation(result: dict[str, Any], row: dict[str, Any], file: Path) -> list[str]:
     card = result["uaps"][row["uap"]]["card"]
     low, high = row["fooling_rate"]["ci95"]
+    names = ("clean_accuracy", "adversarial_accuracy", "fooling_rate", "noise_floor")
+    rates = {name: row[name] and row[name]["rate"] for name in names}
     return [
         row["victim"] + ("" if row["white_box"] else " (transfer)"),
         card["method"]["name"],
         card["data"]["class"],
         str((card.get("cost") or {}).get("image_gradients", "-")),
-        percent(row["clean_accuracy"]),
-        percent(row["adversarial_accuracy"]),
-        f"**{percent(row['fooling_rate'])}** [{100 * low:.1f}, {100 * high:.1f}]",
-        percent(row["noise_floor"]),
+        percent(rates["clean_accuracy"]),
+        percent(rates["adversarial_accuracy"]),
+        f"**{percent(rates['fooling_rate'])}** [{100 * low:.1f}, {100 * high:.1f}]",
+        percent(rates["noise_floor"]),
         str(row["n"]),
         f"`{file.as_posix()}`",
     ]
@@ -97,7 +99,7 @@ def across(methods: str, files: tuple[Path, ...]) -> None:
 def _across(result: dict[str, Any], crafted_on: str, names: list[str]) -> list[str]:
     victim, rows = result["victims"][crafted_on], _own_rows(result, crafted_on)
     about = [known_as(crafted_on, victim), str(result["budget"])]
-    about += [percent(rate) for rate in (victim["clean_accuracy"], victim["floor"])]
+    about += [percent(rate and rate["rate"]) for rate in (victim["clean_accuracy"], victim["floor"])]
     return [*about, *(_with_transfer(rows.get(name)) for name in names)]
 
 
@@ -133,7 +135,7 @@ def _defended(file: Path, names: list[str]) -> list[list[str]]:
             floors = [row["noise_floor"] for row in here.values()]
             rates = [here[name]["fooling_rate"] if name in here else None for name in names]
             about = known_as(victim["name"], victim)
-            lines.append([about, defence, *(percent(rate) for rate in [*rates, floors[0]])])
+            lines.append([about, defence, *(percent(rate and rate["rate"]) for rate in [*rates, floors[0]])])
     return lines
 
 

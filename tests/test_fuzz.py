@@ -35,6 +35,7 @@ from uapgen.longtail.generator import KIND, load_generator
 from uapgen.perturbation import Perturbation
 from uapgen.perturbation.exchange import export, import_perturbation
 from uapgen.runfolder import load_state, save_state
+from uapgen.schema import to_json
 from uapgen.victims.weights import load_into
 
 VALUES = [None, True, -1, 0, 1e308, 10**400, "x", "\ud800", [], {}, [1], {"a": 1}, 0.5]
@@ -80,7 +81,8 @@ def test_damaged_cards_are_refused_or_can_be_measured(tmp_path: Path) -> None:
         try:
             uap = Perturbation.load(file)
             result = document([uap], ["f"], [evaluate(uap, victim, images, workers=0)], data="d")
-            render(json.loads(json.dumps(result))).encode()
+            json.dumps(to_json(result))
+            render(result).encode()
             shown = CliRunner().invoke(show, [str(file)])
             assert isinstance(shown.exception, UapgenError | None), (path, place[path[-1]], shown.exception)
         except UapgenError:

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from .errors import UapgenError, UsageError, did_you_mean
+
+# torch is imported inside functions: a gate writes its files without waiting for it.
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -25,6 +27,8 @@ def resolve_device(spec: str | torch.device = "auto") -> torch.device:
 
     Raises UsageError for a device that torch does not know or that this machine lacks.
     """
+    import torch
+
     if spec == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
@@ -42,13 +46,15 @@ def resolve_precision(spec: str, device: torch.device, module: nn.Module) -> str
     """`auto` picks bf16 where it was measured to pay: GPUs, and CPUs with bf16 units on nets without depthwise
     convs.
     """
+    import torch
+
     if spec not in ("auto", "fp32", "bf16"):
         raise UsageError(f"precision {spec!r} is unknown; expected auto, fp32 or bf16")
     if spec != "auto":
         return spec
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in module.modules())
+    depthwise = any(isinstance(m, torch.nn.Conv2d) and m.groups > 1 for m in module.modules())
     return "bf16" if device.type == "cpu" and cpu_has_bf16() and not depthwise else "fp32"
 
 
@@ -58,6 +64,8 @@ def start_process(threads: int | None = None) -> None:
     glibc hands every activation map back to the kernel and faults it in again, which took more time than the
     convolutions of a small net (`scripts/bench` prints the ratio).
     """
+    import torch
+
     if threads:
         torch.set_num_threads(threads)
     if sys.platform == "linux":
@@ -69,6 +77,8 @@ def start_process(threads: int | None = None) -> None:
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU computes in bfloat16 rather than emulating it."""
+    import torch
+
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public name for it
     return bool(probe and probe())
 
@@ -79,6 +89,8 @@ def rng(seed: int, *key: object, device: torch.device | str = "cpu") -> torch.Ge
     Keys such as `("gan", step)` let a resumed run draw what the uninterrupted one would have drawn,
     without any generator state on disk.
     """
+    import torch
+
     text = repr((seed, *key)).encode()
     number = int.from_bytes(hashlib.sha256(text).digest()[:7], "little")
     return torch.Generator(device=device).manual_seed(number)
@@ -86,6 +98,8 @@ def rng(seed: int, *key: object, device: torch.device | str = "cpu") -> torch.Ge
 
 def tensor_sha256(*tensors: Tensor) -> str:
     """sha256 over the little-endian bytes of the tensors, in order; device and memory format do not matter."""
+    import torch
+
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -150,6 +164,8 @@ def ensure_writable(path: str | Path) -> None:
 
 def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """U(low, high) on the CPU, so that every device sees the same numbers."""
+    import torch
+
     return low + (high - low) * torch.rand(shape, generator=generator)
 
 

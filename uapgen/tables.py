@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def percent(rate: dict[str, Any] | None, digits: int = 1) -> str:
-    """A rate of a JSON document in per cent; "-" where there is none."""
-    return "-" if rate is None or rate["rate"] is None else f"{100 * rate['rate']:.{digits}f}"
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of 1 in per cent; "-" where there is none."""
+    return "-" if share is None else f"{100 * share:.{digits}f}"
 
 
 def known_as(victim: str, about: dict[str, Any]) -> str:

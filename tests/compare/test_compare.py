@@ -20,6 +20,7 @@ from uapgen.compare import compare, figures
 from uapgen.compare import crafter as crafts
 from uapgen.errors import UapgenError, UsageError
 from uapgen.perturbation import Perturbation
+from uapgen.schema import to_json
 from uapgen.victims import Preprocessing, Victim
 
 # Runs. Methods on Gaussian images, which cost nothing; the second victim has another input size.
@@ -76,7 +77,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
 
 def quick(victim: Victim, **options: Any) -> dict[str, Any]:
     plan: dict[str, Any] = {"eps": 16 / 255, "budget": 160, "seeds": [0, 1], "curve": 0, "workers": 0, **options}
-    return compare({"tiny": victim}, plan.pop("methods", QUICK), "data", "run", **plan)
+    return to_json(compare({"tiny": victim}, plan.pop("methods", QUICK), "data", "run", **plan))
 
 
 def test_a_comparison_holds_every_number(place: Path, tiny_victim: Victim, other_victim: Victim) -> None:

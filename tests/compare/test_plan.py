@@ -15,8 +15,12 @@ from uapgen.compare import parse_import, parse_method, parse_methods, parse_seed
 from uapgen.compare.plan import list_tasks, select
 from uapgen.compare.store import Clock, file_name
 from uapgen.errors import UapgenError, UsageError
+from uapgen.evaluation.comparison import CellEntry
+from uapgen.evaluation.intervals import Rate
 from uapgen.experiments.records import Lines
+from uapgen.perturbation.card import OPEN
 from uapgen.perturbation.picture import low_share, radial_spectrum
+from uapgen.schema import make
 
 
 def test_a_spec_has_one_label_however_it_is_written() -> None:
@@ -153,23 +157,26 @@ def test_a_clock_adds_up_over_interruptions(tmp_path: Path, monkeypatch: pytest.
     assert Clock.read(clock.file) == 16.0
 
 
-def cell(method: str, crafted_on: str | None, victim: str, seed: int | None, changed: int, **more: Any) -> dict:
-    rate = {"count": changed, "n": 100, "rate": changed / 100}
-    return {
+def cell(method: str, crafted_on: str | None, victim: str, seed: int | None, changed: int, **more: Any) -> CellEntry:
+    table = {
+        "uap": f"{crafted_on}__{method}__{seed}",
+        "sha256": "aa",
         "method": method,
         "crafted_on": crafted_on,
         "victim": victim,
         "seed": seed,
         "n": 100,
-        "fooling_rate": rate,
-        "floor": {"rate": 0.1},
+        "white_box": victim == crafted_on,
+        "resized": False,
+        "fooling_rate": Rate(changed, 100).to_json(),
+        "floor": Rate(10, 100).to_json(),
         "data_class": "none",
-        "targeted": None,
         "image_gradients": 400,
         "seconds": 1.0 + (seed or 0),
         "below_28": 0.5,
         **more,
     }
+    return make(CellEntry, table, "cell", rules=OPEN)
 
 
 CELLS = [
@@ -190,27 +197,28 @@ CELLS = [
 
 def test_rows_against_numbers_by_hand() -> None:
     rows = rows_of(CELLS, "A")
-    assert [row["method"] for row in rows] == ["best", "m", "d", "f.npy"]  # by data class, then by falling rate
+    assert [row.method for row in rows] == ["best", "m", "d", "f.npy"]  # by data class, then by falling rate
     m = rows[1]
-    assert m["rates"] == [0.4, 0.6, 0.5]
-    assert m["seeds"] == [0, 1, 2]
-    assert m["fooling_rate"]["mean"] == pytest.approx(0.5)
-    assert m["fooling_rate"]["std"] == pytest.approx(0.1)  # sqrt((0.01 + 0.01 + 0) / 2)
-    assert m["fooling_rate"]["ci95"] == pytest.approx([0.40383, 0.59617], abs=1e-5)  # Wilson at 50 of 100
-    assert m["transfer"] == {"mean": pytest.approx((0.2 + 0.05) / 2), "victims": {"B": pytest.approx(0.2), "C": 0.05}}
-    assert m["seconds"] == pytest.approx(2.0)
-    assert rows[0]["fooling_rate"]["std"] is None
-    assert rows[0]["transfer"]["mean"] is None
-    assert (rows[3]["crafted_on"], rows[3]["transfer"]["mean"], rows[3]["seconds"]) == (None, 0.44, None)
+    assert m.rates == (0.4, 0.6, 0.5)
+    assert m.seeds == (0, 1, 2)
+    assert m.fooling_rate.mean == pytest.approx(0.5)
+    assert m.fooling_rate.std == pytest.approx(0.1)  # sqrt((0.01 + 0.01 + 0) / 2)
+    assert m.fooling_rate.ci95 == pytest.approx((0.40383, 0.59617), abs=1e-5)  # Wilson at 50 of 100
+    assert m.transfer.mean == pytest.approx((0.2 + 0.05) / 2)
+    assert m.transfer.victims == {"B": pytest.approx(0.2), "C": 0.05}
+    assert m.seconds == pytest.approx(2.0)
+    assert rows[0].fooling_rate.std is None
+    assert rows[0].transfer.mean is None
+    assert (rows[3].crafted_on, rows[3].transfer.mean, rows[3].seconds) == (None, 0.44, None)
 
 
 def test_transfer_has_the_crafted_in_rows_and_the_measured_in_columns() -> None:
-    rows = [row for name in "AB" for row in rows_of(CELLS, name) if row["method"] == "m"]
+    rows = [row for name in "AB" for row in rows_of(CELLS, name) if row.method == "m"]
     matrix = transfer_matrix(CELLS, rows, ["A", "B", "C"])
-    assert matrix["victims"] == ["A", "B", "C"]
-    assert [(row["crafted_on"], row["rates"]) for row in matrix["rows"]] == [
-        ("A", [pytest.approx(0.5), pytest.approx(0.2), 0.05]),
-        ("B", [0.2, 0.7, None]),
+    assert matrix.victims == ("A", "B", "C")
+    assert [(row.crafted_on, row.rates) for row in matrix.rows] == [
+        ("A", (pytest.approx(0.5), pytest.approx(0.2), 0.05)),
+        ("B", (0.2, 0.7, None)),
     ]
 
 

@@ -14,14 +14,17 @@ from torchvision.utils import save_image
 from tests.conftest import gratings
 from uapgen.errors import UapgenError, UsageError
 from uapgen.evaluation import Rate, evaluate
+from uapgen.evaluation.document import EvaluationDocument
 from uapgen.evaluation.fooling import noise_floors, perturb
 from uapgen.evaluation.intervals import wilson
-from uapgen.evaluation.results import count_row
+from uapgen.evaluation.results import Subject, count_row
 from uapgen.evaluation.table import document, render
 from uapgen.evaluation.warnings import find_warnings
 from uapgen.images.sets import open_images
 from uapgen.perturbation import Perturbation
+from uapgen.perturbation.card import OPEN
 from uapgen.proxies.folder import Folder
+from uapgen.schema import make, to_json
 from uapgen.victims import Preprocessing, Victim
 
 LEVELS = [100, 110, 118, 119, 120, 127, 128, 130, 200, 250]
@@ -239,7 +242,7 @@ def test_accuracy_at_chance_is_suspicious(greys: Path) -> None:
 
 def test_no_correct_image_leaves_success_unknown() -> None:
     labels = torch.arange(100) % 10
-    row = count_row(labels, labels, labels.roll(1), 10, shift(0).card)
+    row = count_row(labels, labels, labels.roll(1), 10, Subject.of(shift(0).facts))
     assert row.adversarial_accuracy == Rate(0, 100)
     assert row.success_on_correct == Rate(0, 0)
     assert str(row.success_on_correct) == "-"
@@ -250,14 +253,15 @@ def test_document_and_table(greys: Path) -> None:
     uap = shift(9, target=0)
     result = evaluate(uap, victim, open_images(greys, victim.transform, num_classes=2))
     found = document([uap], ["up.safetensors"], [result], data=str(greys))
-    json.dumps(found, allow_nan=False)
-    row = found["rows"][0]
-    assert found["schema"] == "uapgen.evaluation/1"
+    table = json.loads(json.dumps(to_json(found), allow_nan=False))
+    assert make(EvaluationDocument, table, "found", rules=OPEN) == found
+    row = table["rows"][0]
+    assert table["schema"] == "uapgen.evaluation/1"
     assert {key: row["fooling_rate"][key] for key in ("count", "n", "rate")} == {"count": 3, "n": 10, "rate": 0.3}
     assert row["eps_255"] == 10
     assert row["targeted_excluding_class"]["rate"] == 0.4
     assert [entry["count"] for entry in row["dominant_classes"]] == [7, 3]
-    assert found["noise_floor"][0]["method"] == "random-sign"
+    assert found.noise_floor[0].method == "random-sign"
     text = render(found)
     assert "UAP up.safetensors  shift, data-free, linf 10/255" in text
     low, high = (100 * bound for bound in wilson(3, 10))

@@ -14,11 +14,14 @@ from tests.conftest import TINY, gratings
 from tests.evaluation.test_evaluate import brightness_victim, shift
 from uapgen.defences import parse_defences
 from uapgen.errors import UsageError
-from uapgen.evaluation import Evaluation, Rate, evaluate
+from uapgen.evaluation import Evaluation, Rate, Session, evaluate
 from uapgen.evaluation import passes as predict
+from uapgen.evaluation.document import EvaluationDocument
 from uapgen.evaluation.table import document, render
 from uapgen.images.sets import ImageSet, open_images
 from uapgen.perturbation import Perturbation
+from uapgen.perturbation.card import OPEN
+from uapgen.schema import make, to_json
 from uapgen.victims import Victim
 
 LEVELS = [100, 110, 118, 119, 120, 127, 128, 130, 200, 250]
@@ -146,7 +149,7 @@ def test_an_interrupted_evaluation_goes_on(
     defences = parse_defences("shift4")
     whole = evaluate(signs(), tiny_victim, images, defences=defences)
     monkeypatch.setattr("uapgen.evaluation.resume.SAVE_EVERY", 16)
-    classes, seen = predict.Looks.classes, []
+    classes, seen, kept = predict.Looks.classes, [], Session(tmp_path / "run")
 
     def run(fail_after: int) -> Evaluation:
         def counted(looks: predict.Looks, victim: Victim, x: torch.Tensor, positions: list[int]) -> torch.Tensor:
@@ -156,7 +159,7 @@ def test_an_interrupted_evaluation_goes_on(
             return classes(looks, victim, x, positions)
 
         monkeypatch.setattr(predict.Looks, "classes", counted)
-        return evaluate(signs(), tiny_victim, images, defences=defences, batch_size=8, folder=tmp_path / "run")
+        return evaluate(signs(), tiny_victim, images, defences=defences, batch_size=8, session=kept)
 
     with pytest.raises(KeyboardInterrupt):
         run(fail_after=24)
@@ -166,7 +169,7 @@ def test_an_interrupted_evaluation_goes_on(
     assert result.rows[0].fooling_rate == whole.rows[0].fooling_rate
     run(fail_after=0)  # nothing is left to look at
     with pytest.raises(UsageError, match=r"holds another run .seed = 0 there, 1 now"):
-        evaluate(signs(), tiny_victim, images, defences=defences, folder=tmp_path / "run", seed=1)
+        evaluate(signs(), tiny_victim, images, defences=defences, session=kept, seed=1)
 
 
 def test_document_and_table_hold_it_all_and_old_documents_still_render(greys: Path) -> None:
@@ -174,14 +177,15 @@ def test_document_and_table_hold_it_all_and_old_documents_still_render(greys: Pa
     images: ImageSet = open_images(greys, victim.transform, num_classes=2)
     result = evaluate(shift(9), victim, images, defences=parse_defences("bits2"), per_image="fgsm")
     found = document([shift(9)], ["up.safetensors"], [result], data=str(greys))
-    json.dumps(found, allow_nan=False)
-    (row,) = found["defences"]
+    table = json.loads(json.dumps(to_json(found), allow_nan=False))
+    assert make(EvaluationDocument, table, "found", rules=OPEN) == found
+    (row,) = table["defences"]
     assert row["defence"] == "bits2"
     assert row["noise_floor"]["n"] == row["moved_by_defence"]["n"] == row["fooling_rate_vs_undefended"]["n"] == 10
-    assert set(found["rows"][0]) < set(row)
-    assert [entry["method"] for entry in found["per_image"]] == ["fgsm"]
+    assert set(table["rows"][0]) < set(row)
+    assert [entry.row.method for entry in found.per_image] == ["fgsm"]
     text = render(found)
     assert "behind a defence" in text
     assert "per image" in text
-    old = {key: value for key, value in found.items() if key not in ("defences", "per_image")}
-    assert "defence" not in render(old)
+    old = {key: value for key, value in table.items() if key not in ("defences", "per_image")}
+    assert "defence" not in render(make(EvaluationDocument, old, "old", rules=OPEN))

@@ -17,8 +17,8 @@ import pytest
 from tests.conftest import ROOT
 from uapgen.errors import UapgenError, UsageError
 from uapgen.evaluation import Rate
-from uapgen.evaluation.document import load_results, read_results
 from uapgen.evaluation.intervals import Z95, wilson
+from uapgen.evaluation.stored import load_results, read_results
 from uapgen.gate.gate import FAILED, INCONCLUSIVE, PASSED, change, check_limit, gate
 from uapgen.gate.junit import to_junit, to_markdown
 from uapgen.gate.policy import Check, Policy, load_policy
@@ -32,29 +32,60 @@ min_images = 100
 """
 
 
+CARD = {
+    "schema": "uapgen.uap/1",
+    "delta": {"sha256": "aa", "shape": [3, 4, 4]},
+    "budget": {"norm": "linf", "eps": 10 / 255},
+    "method": {"name": "psp-uap"},
+    "data": {"class": "none"},
+}
+ABOUT = {
+    "name": "tiny",
+    "weights_sha256": "w",
+    "num_classes": 10,
+    "input_size": [3, 4, 4],
+    "mean": [0.5],
+    "std": [0.5],
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+}
+
+
 def results(fooled: int = 30, n: int = 100, **changes: Any) -> dict[str, Any]:
     """A document of `uapgen evaluate` with one row, `fooled` of `n`; `changes` go into the row."""
     row = {
         "uap": 0,
         "method": "psp-uap",
         "norm": "linf",
+        "eps": 10 / 255,
         "eps_255": 10.0,
         "victim": "tiny",
         "victim_weights_sha256": "w",
         "white_box": True,
+        "n": n,
         "fooling_rate": Rate(fooled, n).to_json(),
         "clean_accuracy": Rate(n // 2, n).to_json(),
         "adversarial_accuracy": None,
+        "dominant_classes": [],
         **changes,
     }
-    return {
-        "schema": "uapgen.evaluation/1",
-        "command": "uapgen evaluate u.safetensors",
-        "complete": True,
-        "uaps": [{"file": "u.safetensors", "sha256": "aa", "card": {"seed": 3}}],
-        "victims": [{"name": "tiny", "weights_sha256": "w", "data": {"list_sha256": "images"}}],
-        "rows": [row],
-    }
+    data = {"path": "data", "images": n, "labelled": n, "list_sha256": "images", "corrupt": []}
+    measured = {"transform": "crop", "n": n, "data": data, "environment": {}, "seconds": 1.0, "warnings": []}
+    return copy.deepcopy(
+        {
+            "schema": "uapgen.evaluation/1",
+            "uapgen": "0.1.0",
+            "command": "uapgen evaluate u.safetensors",
+            "complete": True,
+            "data": "data",
+            "quantized": True,
+            "seed": 0,
+            "uaps": [{"file": "u.safetensors", "sha256": "aa", "card": {**CARD, "seed": 3}}],
+            "victims": [{**ABOUT, **measured}],
+            "rows": [row],
+        }
+    )
 
 
 def write(path: Path, document: object) -> Path:
@@ -153,7 +184,7 @@ def test_baseline(tmp_path: Path) -> None:
 def test_a_baseline_of_several_seeds_is_matched_by_pattern_then_by_place(tmp_path: Path) -> None:
     def two(first: int, second: int, *shas: str) -> dict[str, Any]:
         document = results()
-        document["uaps"] = [{"sha256": sha, "card": {"seed": i}} for i, sha in enumerate(shas)]
+        document["uaps"] = [{"file": sha, "sha256": sha, "card": {**CARD, "seed": i}} for i, sha in enumerate(shas)]
         document["rows"] = [{**results(n)["rows"][0], "uap": i} for i, n in enumerate((first, second))]
         return document
 
@@ -176,9 +207,9 @@ def test_a_policy_file(tmp_path: Path) -> None:
     [
         ("[[check]", "cannot be read"),
         ("", "at least one"),
-        ("check = 3", "at least one"),
+        ("check = 3", "check = 3; expected a list of sections"),
         ('[[check]]\nmetric = "fooling_rat"\nmax = 0.4', "did you mean 'fooling_rate'"),
-        ("[[check]]\nmax = 0.4", "names no metric"),
+        ("[[check]]\nmax = 0.4", "metric is missing; expected one of fooling_rate"),
         ('[[check]]\nmetric = "fooling_rate"', "no limit"),
         ('[[check]]\nmetric = "fooling_rate"\nmax = 0.4\nmin = 0.1', "max and min"),
         ('[[check]]\nmetric = "fooling_rate"\nmax_increase = 0.4', "expected max, min, or a baseline"),
@@ -189,9 +220,9 @@ def test_a_policy_file(tmp_path: Path) -> None:
         ('[[check]]\nmetric = "fooling_rate"\nmax = true', "a share in 0..1"),
         ('[[check]]\nmetric = "fooling_rate"\nmax = 0.4\nconfidence = 1.0', r"\[0.5, 1\)"),
         ('[[check]]\nmetric = "fooling_rate"\nmax = 0.4\nmin_image = 3', "did you mean 'min_images'"),
-        ('[[check]]\nmetric = "fooling_rate"\nmax = 0.4\nmin_images = 0', "no number of images"),
-        ('[[check]]\nmetric = "fooling_rate"\nmax = 0.4\nvictim = 3', "is no text"),
-        ('on_inconclusive = "pass"\n[[check]]\nmetric = "fooling_rate"\nmax = 0.4', "'separate' or 'fail'"),
+        ('[[check]]\nmetric = "fooling_rate"\nmax = 0.4\nmin_images = 0', "expected a number of images from 1 on"),
+        ('[[check]]\nmetric = "fooling_rate"\nmax = 0.4\nvictim = 3', "victim = 3; expected a text"),
+        ('on_inconclusive = "pass"\n[[check]]\nmetric = "fooling_rate"\nmax = 0.4', "expected separate, fail"),
     ],
 )
 def test_policies_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -208,7 +239,7 @@ def test_policies_that_are_refused(tmp_path: Path, text: str, message: str) -> N
         ({"rows": None}, "not a whole"),
         ({"victims": []}, "not a whole"),
         ({"complete": None, "uaps": []}, "not a whole"),
-        ({"rows": results(fooling_rate=None)["rows"]}, "without fooling_rate"),
+        ({"rows": results(fooling_rate=None)["rows"]}, "fooling_rate is missing"),
         ({"rows": results(fooling_rate={"count": 5, "n": 4, "rate": 1.25})["rows"]}, "counts 5 of 4"),
         ({"rows": results(fooling_rate={"count": 3, "n": 4, "rate": 0.5})["rows"]}, "the file was changed"),
         ({"rows": results(fooling_rate={"count": 0.5, "n": 4, "rate": 0.125})["rows"]}, "counts 0.5"),
@@ -356,13 +387,26 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_gate_does_not_load_torch() -> None:
-    code = "import sys, uapgen.cli.gate, uapgen.gate.gate, uapgen.gate.junit, uapgen.gate.policy"
+def test_the_whole_command_loads_nothing_heavy(place: Path) -> None:
+    code = """
+import sys
+from uapgen.cli import main
+sys.argv[1:] = "gate good.json --policy p.toml --junit j.xml --summary s.md".split()
+try:
+    main()
+finally:
+    print([name for name in ("torch", "numpy", "timm", "PIL", "jinja2") if name in sys.modules])
+"""
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"],
+        [sys.executable, "-c", code],
+        cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (place / "j.xml").is_file() and (place / "s.md").is_file()
 
 
 def test_exit_codes_of_the_command(place: Path) -> None:

@@ -7,13 +7,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UapgenError, UsageError
 from .config import config_option
 from .options import device_options, parse_bound, say
+
+if TYPE_CHECKING:
+    from ..evaluation.comparison import Comparison
 
 
 @click.command("compare")
@@ -140,20 +143,20 @@ def _asked(methods: str, *, eps: str, seeds: str, seeds_for: str | None, data: s
     return {**options, "data": data, "eps": bound, "seeds": numbers, "seeds_for": repeated}
 
 
-def _finish(result: dict[str, Any], out: Path, json_file: str | None) -> None:
+def _finish(result: Comparison, out: Path, json_file: str | None) -> None:
     from ..distributed import is_main
 
     if is_main():
         _show(result, out, json_file)
-    if not result["complete"]:
-        failed = result["failed"]
+    if not result.complete:
+        failed = result.failed
         raise UapgenError(
-            f"{len(failed)} cells failed, the first is {failed[0]['title']}: {failed[0]['error']}; "
+            f"{len(failed)} cells failed, the first is {failed[0].title}: {failed[0].error}; "
             f"the others are in {out / 'table.md'}, and the same command tries these again"
         )
 
 
-def _show(result: dict[str, Any], out: Path, json_file: str | None) -> None:
+def _show(result: Comparison, out: Path, json_file: str | None) -> None:
     from ..runtime import atomic_write
 
     text = (out / "results.json").read_text()
@@ -162,7 +165,7 @@ def _show(result: dict[str, Any], out: Path, json_file: str | None) -> None:
             temporary.write_text(text)
     click.echo(text if json_file == "-" else (out / "table.md").read_text(), nl=False)
     if json_file == "-":
-        for warning in result["warnings"]:
+        for warning in result.warnings:
             say(f"warning: {warning}")
 
 

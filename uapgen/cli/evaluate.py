@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..evaluation import Evaluation
+    from ..evaluation.document import EvaluationDocument
     from ..images.sets import ImageSet
     from ..perturbation import Perturbation
     from ..victims import Victim
@@ -102,44 +103,48 @@ def command(ctx: click.Context, **options: Any) -> None:
             ensure_writable(path)
     where = resolve_device(options["device"])
     distributed.init(where)
+    result = None
     try:
-        result = (_plan if options["dry_run"] else _run)(uaps, where, options)
+        if options["dry_run"]:
+            _plan(uaps, where, options)
+        else:
+            result = _run(uaps, where, options)
     finally:
         distributed.finish()
-    if options["max_fooling_rate"] is not None and distributed.is_main() and not options["dry_run"]:
+    if options["max_fooling_rate"] is not None and distributed.is_main() and result is not None:
         from .gate import answer
 
         ctx.exit(answer(result, options["max_fooling_rate"]))
 
 
-def _run(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]) -> dict[str, Any]:
+def _run(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]) -> EvaluationDocument:
     from ..distributed import is_main
     from ..evaluation.per_image import write_predictions
     from ..evaluation.table import document, render
+    from ..schema import to_json
 
     done: list[Evaluation] = []
-    result: dict[str, Any] = {}
     json_file, predictions = options["json_file"], options["predictions"]
     for spec in options["victims"]:
         done.append(_measure(*_load(spec, device, options), uaps, options))
         result = document(
             uaps,
-            [str(file) for file in options["uaps"]],
+            options["uaps"],
             done,
             data=options["data"],
             command=shlex.join(["uapgen", *sys.argv[1:]]),
             complete=len(done) == len(options["victims"]),
         )
         if is_main() and json_file not in (None, "-"):
-            _write_json(Path(json_file), result)  # after each victim: a later one that fails costs only itself
+            _write_json(Path(json_file), to_json(result))  # after each victim: a later one that fails costs only itself
     if not is_main():
         return result
     if predictions is not None:
         write_predictions(predictions, uaps, done)
     if json_file == "-":
-        for text in result["warnings"]:
+        for text in result.warnings:
             say(f"warning: {text}")
-    click.echo(json.dumps(result, indent=1) if json_file == "-" else render(result), nl=json_file == "-")
+    click.echo(json.dumps(to_json(result), indent=1) if json_file == "-" else render(result), nl=json_file == "-")
     return result
 
 
@@ -156,22 +161,21 @@ def _load(spec: str, device: torch.device, options: dict[str, Any]) -> tuple[Vic
 
 
 def _measure(victim: Victim, images: ImageSet, uaps: list[Perturbation], options: dict[str, Any]) -> Evaluation:
-    from ..evaluation import evaluate
+    from ..evaluation import Session, evaluate
 
-    taken = ("batch_size", "seed", "resize", "defences", "per_image", "restart", "workers")
+    taken = ("batch_size", "seed", "resize", "defences", "per_image", "workers")
     return evaluate(
         uaps,
         victim,
         images,
         quantize=not options["no_quantize"],
-        folder=options["run_folder"],
-        progress=True,
+        session=Session(options["run_folder"], options["restart"], progress=True),
         **{key: options[key] for key in taken},
     )
 
 
-def _plan(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]) -> dict[str, Any]:
-    """Prints what would be measured, and what that costs; returns it."""
+def _plan(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]) -> None:
+    """Prints what would be measured, and what that costs."""
     from ..distributed import is_main
     from .estimate import evaluation_cost
 
@@ -187,7 +191,6 @@ def _plan(uaps: list[Perturbation], device: torch.device, options: dict[str, Any
     }
     if is_main():
         click.echo(json.dumps(plan, indent=1))
-    return plan
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

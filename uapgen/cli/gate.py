@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from ..evaluation.document import EvaluationDocument
     from ..gate.gate import Gate
 
 _FILE = click.Path(path_type=Path)
@@ -54,7 +55,7 @@ def command(
     uapgen gate result.json --max-fooling-rate 0.4
     """
     from ..errors import UsageError
-    from ..evaluation.document import load_results
+    from ..evaluation.stored import load_results
     from ..gate.gate import check_limit, gate
     from ..gate.policy import load_policy
 
@@ -85,12 +86,12 @@ def report(gate: Gate, junit: Path | None = None, summary: Path | None = None) -
     return gate.exit_code
 
 
-def answer(result: dict[str, Any], max_fooling_rate: float) -> int:
-    """The exit code for a document in memory; the verdicts go to stderr, because stdout has the results."""
-    from ..evaluation.document import read_results
+def answer(result: EvaluationDocument, max_fooling_rate: float) -> int:
+    """The exit code for results in memory; the verdicts go to stderr, because stdout has the results."""
+    from ..evaluation.stored import stored
     from ..gate.gate import check_limit, describe
 
-    found = check_limit(read_results(result), max_fooling_rate)
+    found = check_limit(stored(result), max_fooling_rate)
     click.echo(f"{describe(found.verdicts)}\ngate {found.state}", err=True)
     return found.exit_code
 

@@ -6,8 +6,8 @@ from uapgen.compare import compare
 
 victim = uapgen.load_victim("embedded/efficientnet_lite0")
 result = compare({"lite0": victim}, "noise,cbgan,sga@procedural", "foolbox", "out", budget=2000, seeds=[0, 1])
-for row in result["rows"]:
-    print(row["method"], row["fooling_rate"]["mean"], row["floor"])
+for row in result.rows:
+    print(row.method, row.fooling_rate.mean, row.floor)
 ```
 """
 

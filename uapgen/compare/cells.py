@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from tqdm import tqdm
 
 from ..distributed import from_main, is_main
-from ..evaluation import Rate, Row, evaluate
+from ..evaluation import Rate, evaluate
+from ..evaluation.comparison import CellEntry, DataClass
 from ..experiments.cells import Cells, Record, failed
 from ..images.sets import ImageSet
 from ..perturbation import Perturbation
+from ..perturbation.card import OPEN
 from ..perturbation.picture import low_share
+from ..schema import make, to_json
 from ..victims import Victim
 from .crafter import Crafter
 from .plan import ImportSpec, Task
@@ -110,7 +113,7 @@ class Comparing:
         with self.failing("craft", [task]):
             uap = self.crafter.craft(task, marked)
             self._keep(task, uap)
-            cost, seconds = uap.card["cost"]["image_gradients"], self.crafter.seconds(task) or 0.0
+            cost, seconds = spent(uap), self.crafter.seconds(task) or 0.0
             self.say(f"craft {number} {task.title}: {cost} image-gradients, {seconds:.1f} s ({self.elapsed()})")
 
     def _evaluate(self, name: str, tasks: Sequence[Task]) -> None:
@@ -122,7 +125,7 @@ class Comparing:
 
     def _measure(self, name: str, tasks: Sequence[Task]) -> None:
         victim = self.victims[name]
-        floor = next((cell["floor"] for cell in self._cells.held.values() if cell["victim"] == name), None)
+        floor = self._floor(name)
         uaps = from_main(lambda: [Perturbation.load(self.store.uap(task.key)) for task in tasks])
         result = evaluate(
             uaps,
@@ -134,18 +137,30 @@ class Comparing:
             workers=self.workers,
         )
         if floor is None:
-            floor = result.noise[0].fooling_rate.to_json()
+            floor = result.noise[0].fooling_rate
         for task, uap, row in zip(tasks, uaps, result.rows, strict=True):
-            cell = {
-                **self._describe(task, uap),
-                "victim": name,
-                **_figures(row),
-                "floor": floor,
-                "clean_accuracy": _json(result.clean_accuracy),
-                "resized": uap.size != victim.input_size[1:],
-                "warnings": result.warnings,
-            }
-            self._cells.finish(cell)
+            cell = CellEntry(
+                uap=task.key,
+                sha256=uap.sha256,
+                method=task.spec.label,
+                crafted_on=task.victim,
+                seed=task.seed,
+                data_class=cast(DataClass, uap.data_class),
+                image_gradients=spent(uap),
+                seconds=self.crafter.seconds(task),
+                below_28=round(low_share(uap.delta), 6),
+                victim=name,
+                white_box=row.white_box,
+                n=row.n,
+                fooling_rate=row.fooling_rate,
+                adversarial_accuracy=row.adversarial_accuracy,
+                targeted=row.targeted[0] if row.targeted else None,
+                floor=floor,
+                clean_accuracy=result.clean_accuracy,
+                resized=uap.size != victim.input_size[1:],
+                warnings=tuple(result.warnings),
+            )
+            self._cells.finish(to_json(cell))
         found = ", ".join(
             f"{task.spec.label} {100 * row.fooling_rate.count / row.n:.1f}"
             for task, row in zip(tasks, result.rows, strict=True)
@@ -153,29 +168,12 @@ class Comparing:
         self._done += len(tasks)
         self.say(f"cells {self._done}/{self._open} {name}: {found}; {result.seconds:.1f} s ({self.elapsed()})")
 
-    def _describe(self, task: Task, uap: Perturbation) -> dict[str, Any]:
-        return {
-            "uap": task.key,
-            "sha256": uap.sha256,
-            "method": task.spec.label,
-            "crafted_on": task.victim,
-            "seed": task.seed,
-            "data_class": uap.data_class,
-            "image_gradients": (uap.card.get("cost") or {}).get("image_gradients"),
-            "seconds": self.crafter.seconds(task),
-            "below_28": round(low_share(uap.delta), 6),
-        }
+    def _floor(self, name: str) -> Rate | None:
+        """The random floor on victim `name`, if an earlier cell has it."""
+        cells = (make(CellEntry, line, "a cell", rules=OPEN) for line in self._cells.held.values())
+        return next((cell.floor for cell in cells if cell.victim == name), None)
 
 
-def _figures(row: Row) -> dict[str, Any]:
-    return {
-        "white_box": row.white_box,
-        "n": row.n,
-        "fooling_rate": row.fooling_rate.to_json(),
-        "adversarial_accuracy": _json(row.adversarial_accuracy),
-        "targeted": _json(row.targeted[0]) if row.targeted else None,
-    }
-
-
-def _json(rate: Rate | None) -> dict[str, Any] | None:
-    return rate.to_json() if rate is not None else None
+def spent(uap: Perturbation) -> int | None:
+    """Image-gradients that it cost, if its card says so."""
+    return uap.facts.cost.image_gradients if uap.facts.cost else None

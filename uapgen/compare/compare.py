@@ -12,13 +12,14 @@ from typing import Any
 from ..attacks import parse_budget
 from ..distributed import from_main, is_main
 from ..errors import UsageError, did_you_mean
+from ..evaluation.comparison import COMPARISON, Comparison
 from ..images.listing import find_images
 from ..images.sets import ImageSet, open_images
 from ..victims import Victim
 from .cells import Comparing
 from .crafter import Callback, Crafter
 from .curves import add_curves
-from .document import SCHEMA, write_report
+from .document import write_report
 from .plan import Task, list_tasks, parse_import, parse_methods, select
 from .store import Store, describe_files
 
@@ -56,7 +57,7 @@ def compare(
     say: Callable[[str], None] = lambda text: None,
     callback: Callback | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> Comparison:
     """Crafts with every one of `methods` on every one of `victims`, and measures all patterns on all victims.
 
     `victims` and `transfer_victims` (measured on, not crafted on) have names of your choice; `methods` are text as
@@ -129,7 +130,7 @@ def _crafter(
 def _fixed(plan: ComparisonOptions, budget: int, data: str | Path, images: ImageSet) -> dict[str, Any]:
     """What all cells of a folder have in common."""
     return {
-        "schema": SCHEMA,
+        "schema": COMPARISON,
         "eps": plan.eps,
         "norm": plan.norm,
         "budget": budget,

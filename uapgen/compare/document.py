@@ -7,14 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
+from ..evaluation.comparison import (
+    COMPARISON,
+    CellEntry,
+    ComparedVictim,
+    Comparison,
+    CurveLine,
+    FailedLine,
+    FailedPart,
+    FolderEntry,
+    SpectrumEntry,
+)
 from ..experiments.cells import Record, failed
 from ..perturbation import Perturbation
+from ..perturbation.card import OPEN
 from ..perturbation.picture import low_share, radial_spectrum
 from ..runtime import atomic_write
+from ..schema import make, to_json
 from .store import Store
 from .table import curves_of, render, rows_of, transfer_matrix
-
-SCHEMA = "uapgen.comparison/1"
 
 
 def write_report(
@@ -24,37 +35,44 @@ def write_report(
     command: str | None = None,
     complete: bool = False,
     figures: bool = False,
-) -> dict[str, Any]:
+) -> Comparison:
     """Writes results.json and table.md, with `figures` also the four .png files; returns the content of the first.
 
     `options` are those of `Store.settle`. Everything in the folder is reported, also what earlier calls put there.
     """
     lines = store.cells.read()
     cells = _current(store, lines)
-    crafted_on = [name for name in options["victims"] if any(cell["crafted_on"] == name for cell in cells)]
-    places = crafted_on or list(options["victims"])[:1]
+    names = list(options["victims"])
+    crafted_on = [name for name in names if any(cell.crafted_on == name for cell in cells)]
+    places = crafted_on or names[:1]
     rows = [row for name in places for row in rows_of(cells, name)]
-    sources = [row for row in rows if row["crafted_on"] or row["victim"] == places[0]]  # an import is one source
-    result = {
-        "schema": SCHEMA,
-        "uapgen": __version__,
-        "command": command,
-        "complete": complete,
-        **{key: options[key] for key in ("eps", "norm", "budget", "data", "train_data")},
-        "eps_255": round(options["eps"] * 255, 6),
-        "quantized": True,
-        "victims": {name: {**options["victims"][name], **_measured(cells, name)} for name in options["victims"]},
-        "crafted_on": places,
-        "rows": rows,
-        "transfer": transfer_matrix(cells, sources, list(options["victims"])),
-        "curves": curves_of(store.curves.read(), cells),
-        "spectra": _spectra(store, cells, places[0]),
-        "failed": _failures(store, lines, cells),
-        "warnings": list(dict.fromkeys(text for cell in cells for text in cell["warnings"])),
-        "cells": cells,
-    }
+    sources = [row for row in rows if row.crafted_on or row.victim == places[0]]  # an import is one source
+    curves = [make(CurveLine, line, str(store.curves.path), rules=OPEN) for line in store.curves.read()]
+    train_data = options["train_data"]
+    result = Comparison(
+        schema=COMPARISON,
+        uapgen=__version__,
+        command=command,
+        complete=complete,
+        eps=options["eps"],
+        norm=options["norm"],
+        budget=options["budget"],
+        data=make(FolderEntry, options["data"], "data", rules=OPEN),
+        train_data=make(FolderEntry, train_data, "train_data", rules=OPEN) if train_data else None,
+        eps_255=round(options["eps"] * 255, 6),
+        quantized=True,
+        victims={name: _measured(options["victims"][name], cells, name) for name in names},
+        crafted_on=tuple(places),
+        rows=tuple(rows),
+        transfer=transfer_matrix(cells, sources, names),
+        curves=tuple(curves_of(curves, cells)),
+        spectra=tuple(_spectra(store, cells, places[0])),
+        failed=tuple(_failures(store, lines, cells, curves)),
+        warnings=tuple(dict.fromkeys(text for cell in cells for text in cell.warnings)),
+        cells=tuple(cells),
+    )
     with atomic_write(store.path / "results.json") as temporary:
-        temporary.write_text(to_json(result))
+        temporary.write_text(as_text(result))
     with atomic_write(store.path / "table.md") as temporary:
         temporary.write_text(render(result))
     if figures:
@@ -64,56 +82,52 @@ def write_report(
     return result
 
 
-def to_json(result: dict[str, Any]) -> str:
-    """One line for each entry of each list: a file that people can read and diff."""
+def as_text(result: Comparison) -> str:
+    """JSON with one line for each entry of each list: a file that people can read and diff."""
 
     def text(value: Any) -> str:
         lines = isinstance(value, list) and value and isinstance(value[0], dict)
         return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]" if lines else json.dumps(value)
 
-    return "{\n" + ",\n".join(f" {json.dumps(key)}: {text(value)}" for key, value in result.items()) + "\n}\n"
+    entries = to_json(result).items()
+    return "{\n" + ",\n".join(f" {json.dumps(key)}: {text(value)}" for key, value in entries) + "\n}\n"
 
 
-def _current(store: Store, lines: Sequence[Record]) -> list[Record]:
+def _current(store: Store, lines: Sequence[Record]) -> list[CellEntry]:
     """The last cell of each perturbation on each victim, without those whose perturbation was removed."""
-    last = {(line["uap"], line["victim"]): line for line in lines if not failed(line)}
-    return [cell for cell in last.values() if store.uap(cell["uap"]).is_file()]
+    read = (make(CellEntry, line, str(store.cells.path), rules=OPEN) for line in lines if not failed(line))
+    last = {(cell.uap, cell.victim): cell for cell in read}
+    return [cell for cell in last.values() if store.uap(cell.uap).is_file()]
 
 
-def _failures(store: Store, lines: Sequence[Record], cells: Sequence[Record]) -> list[dict[str, str]]:
+def _failures(
+    store: Store, lines: Sequence[Record], cells: Sequence[CellEntry], curves: Sequence[CurveLine]
+) -> list[FailedPart]:
     """What failed and was not made good since, each part of a perturbation once."""
-    drawn = {line["uap"] for line in store.curves.read()}
-    done = {("cell", cell["uap"], cell["victim"]) for cell in cells} | {("curve", uap, None) for uap in drawn}
-    found: dict[tuple[str, str, str | None], Record] = {}
+    done = {("cell", cell.uap, cell.victim) for cell in cells} | {("curve", line.uap, None) for line in curves}
+    found: dict[tuple[str, str, str | None], FailedPart] = {}
     for line in filter(failed, lines):
-        key = line["part"], line["uap"], line["victim"] if line["part"] == "cell" else None
-        if key not in done and not (line["part"] == "craft" and store.uap(line["uap"]).is_file()):
-            found[key] = line
-    return [{name: line[name] for name in ("uap", "title", "error")} for line in found.values()]
+        entry = make(FailedLine, line, str(store.cells.path), rules=OPEN)
+        key = entry.part, entry.what.uap, entry.victim if entry.part == "cell" else None
+        if key not in done and not (entry.part == "craft" and store.uap(entry.what.uap).is_file()):
+            found[key] = entry.what
+    return list(found.values())
 
 
-def _measured(cells: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    found = next((cell for cell in cells if cell["victim"] == name), None)
-    return {key: found[key] if found else None for key in ("n", "floor", "clean_accuracy")}
+def _measured(about: dict[str, Any], cells: Sequence[CellEntry], name: str) -> ComparedVictim:
+    cell = next((cell for cell in cells if cell.victim == name), None)
+    found = {"n": cell.n, "floor": cell.floor, "clean_accuracy": cell.clean_accuracy} if cell else {}
+    return make(ComparedVictim, {**about, **to_json(found)}, f"victim {name}", rules=OPEN)
 
 
-def _spectra(store: Store, cells: Sequence[dict[str, Any]], victim: str) -> list[dict[str, Any]]:
+def _spectra(store: Store, cells: Sequence[CellEntry], victim: str) -> list[SpectrumEntry]:
     """Of the first seed's patterns crafted on `victim`, and of imported ones."""
-    mine = [cell for cell in cells if cell["crafted_on"] in (victim, None) and cell["victim"] == victim]
-    first = {cell["method"]: cell for cell in sorted(mine, key=lambda cell: -(cell["seed"] or 0))}
+    mine = [cell for cell in cells if cell.crafted_on in (victim, None) and cell.victim == victim]
+    first = {cell.method: cell for cell in sorted(mine, key=lambda cell: -(cell.seed or 0))}
     spectra = []
     for label, cell in first.items():
-        delta = Perturbation.load(store.uap(cell["uap"])).delta
+        delta = Perturbation.load(store.uap(cell.uap)).delta
         radii, shares = radial_spectrum(delta)
-        spectra.append(
-            {
-                "method": label,
-                "uap": cell["uap"],
-                "data_class": cell["data_class"],
-                "size": list(delta.shape[-2:]),
-                "below_28": low_share(delta),
-                "cycles_per_image": radii,
-                "share": shares,
-            }
-        )
+        size, below = (delta.shape[-2], delta.shape[-1]), low_share(delta)
+        spectra.append(SpectrumEntry(label, cell.uap, cell.data_class, size, below, tuple(radii), tuple(shares)))
     return spectra

@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from .fooling import evaluate
     from .intervals import Rate
     from .results import DEFINITIONS, Evaluation, Row
+    from .resume import Session
 
-__all__ = ["DEFINITIONS", "Evaluation", "Rate", "Row", "evaluate"]
+__all__ = ["DEFINITIONS", "Evaluation", "Rate", "Row", "Session", "evaluate"]
 
 _HOME = {
     "DEFINITIONS": "results",
     "Evaluation": "results",
     "Rate": "intervals",
     "Row": "results",
+    "Session": "resume",
     "evaluate": "fooling",
 }
 

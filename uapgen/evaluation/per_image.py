@@ -19,7 +19,7 @@ from ..errors import UsageError, did_you_mean
 from ..perturbation import Perturbation
 from ..runtime import atomic_write
 from ..victims import Victim
-from .results import Evaluation
+from .results import Evaluation, Subject
 
 ATTACKS = {"fgsm": ("linf",), "linf-pgd": ("linf",), "l2-pgd": ("l2",), "deepfool": ("linf", "l2")}
 TRAVEL = 2.5  # eps that all steps of a descent go together (Madry et al., ICLR 2018): across the ball from any start
@@ -60,9 +60,10 @@ class PerImage:
         steps = self.steps or 40
         return descent_from(self.uap, self.norm, steps=steps, rel_stepsize=TRAVEL / steps)
 
-    def card(self) -> dict[str, Any]:
-        """As much of a card as counting needs."""
-        return {"method": {"name": self.name}, "budget": {"norm": self.norm, "eps": self.eps}}
+    @property
+    def subject(self) -> Subject:
+        """What its row is about."""
+        return Subject(self.name, self.norm, self.eps)
 
 
 def plan_attacks(text: str, uaps: Sequence[Perturbation]) -> list[PerImage]:

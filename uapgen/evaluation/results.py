@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..images.sets import ImageSet
+from ..perturbation.card import Card
 from .intervals import Rate
 
 UNREAD = -1  # in predictions: the image could not be decoded
@@ -132,28 +133,43 @@ def find_floor(noise: Sequence[Row], row: Row) -> Row | None:
     return next((floor for floor in noise if (floor.norm, floor.eps) == (row.norm, row.eps)), None)
 
 
-def count_row(
-    clean: Tensor, adv: Tensor, labels: Tensor, num_classes: int, card: Mapping[str, Any], white_box: bool = False
-) -> Row:
+@dataclass(frozen=True)
+class Subject:
+    """What a row is about: a pattern (or an attack that sees each image), its bound in pixel units, the class that it
+    aims at, and whether it was crafted on the very victim.
+    """
+
+    method: str
+    norm: str
+    eps: float
+    target: int | None = None
+    white_box: bool = False
+
+    @classmethod
+    def of(cls, card: Card, weights_sha256: str | None = None) -> Subject:
+        """A perturbation by its card, measured on a victim of these weights."""
+        own = weights_sha256 is not None and card.crafted_on(weights_sha256)
+        return cls(card.method.name, card.budget.norm, card.budget.eps, card.target, own)
+
+
+def count_row(clean: Tensor, adv: Tensor, labels: Tensor, num_classes: int, subject: Subject) -> Row:
     """Counts from predictions and labels (N,) int64; images with `clean` = -1 are left out."""
     read = clean != UNREAD
     clean, adv, labels = clean[read], adv[read], labels[read]
     n, known = len(clean), labels >= 0
     changed, correct = clean != adv, known & (clean == labels)
     labelled = int(known.sum())
-    target = (card["method"].get("params") or {}).get("target")
+    target = subject.target if subject.target is not None and 0 <= subject.target < num_classes else None
     return Row(
-        method=str(card["method"]["name"]),
-        norm=str(card["budget"]["norm"]),
-        eps=float(card["budget"]["eps"]),
-        white_box=white_box,
+        method=subject.method,
+        norm=subject.norm,
+        eps=float(subject.eps),
+        white_box=subject.white_box,
         n=n,
         fooling_rate=Rate(int(changed.sum()), n),
         adversarial_accuracy=Rate(int((known & (adv == labels)).sum()), labelled) if labelled else None,
         success_on_correct=Rate(int((changed & correct).sum()), int(correct.sum())) if labelled else None,
-        targeted=_targeted(clean, adv, labels, target)
-        if isinstance(target, int) and 0 <= target < num_classes
-        else None,
+        targeted=_targeted(clean, adv, labels, target) if target is not None else None,
         histogram=torch.bincount(adv, minlength=num_classes),
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import torch
 from torch import Tensor
@@ -12,6 +15,26 @@ from ..errors import UapgenError
 from ..runfolder import RunFolder, load_state, save_state
 
 SAVE_EVERY = 2048  # images of one rank
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a person runs an evaluation: predictions are kept in `folder` as they come, so that the same call goes on
+    after an interruption; `restart` discards what it holds. `progress` shows a bar.
+    """
+
+    folder: str | Path | None = None
+    restart: bool = False
+    progress: bool = False
+
+    def open(self, name: str, options: dict[str, Any]) -> RunFolder | None:
+        """Where predictions of the victim `name` are kept; those of anything but `options` are refused."""
+        if self.folder is None:
+            return None
+        path = Path(self.folder) / quote(name, safe="")
+        held = RunFolder(path, options, restart=self.restart) if distributed.is_main() else None
+        distributed.all_gather_objects(None)  # the others look after the main rank has made or emptied it
+        return held or RunFolder(path, options)
 
 
 class Ledger:

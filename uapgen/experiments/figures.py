@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; titles say the class in words as well.
 COLOURS = {"none": "#0072B2", "proxy": "#D55E00", "driven": "#007F5F", "unknown": "#555555"}
-WORDS = {"none": "no data", "proxy": "proxy data", "driven": "victim's data", "unknown": "imported"}
 GREY = "#C8C8C8"
 INK = "#222222"
 DPI = 150

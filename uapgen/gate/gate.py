@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import NormalDist
 
 from ..errors import UsageError, did_you_mean
-from ..evaluation.document import StoredResults, StoredRow, load_results
 from ..evaluation.intervals import Rate, wilson
+from ..evaluation.stored import StoredResults, StoredRow, load_results
 from .policy import Check, Policy
 
 PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"

@@ -148,7 +148,7 @@ class Card:
     environment: dict[str, Any] | None = None
     resized_from: ResizedFacts | None = None
     created: str | None = None
-    table: dict[str, Any] = field(default_factory=dict, metadata=SOURCE, repr=False)
+    table: dict[str, Any] = field(default_factory=dict, metadata=SOURCE, repr=False, compare=False)
 
     def crafted_on(self, weights_sha256: str) -> bool:
         """Whether a victim of these weights was crafted on, alone or in an ensemble."""

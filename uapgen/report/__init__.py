@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..errors import UapgenError, UsageError
-from ..evaluation.document import EVALUATION, StoredResults, load_results
+from ..errors import UsageError
+from ..evaluation.comparison import Comparison
+from ..evaluation.document import EvaluationDocument
+from ..evaluation.stored import StoredResults, load_results
 from ..runtime import atomic_write
 from .page import FORMATS, Page, Section, render
 
@@ -36,13 +38,8 @@ def write_report(
     if form not in FORMATS:
         raise UsageError(f"{out} ends in neither .html nor .md; give --format html or md")
     stored = load_results(results)
-    try:
-        page = make_page(stored, predictions=predictions, images=images, victim=victim, device=device)
-        text = render(page, form)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration) as error:
-        raise UapgenError(
-            f"{stored.path} lacks something that a report needs ({type(error).__name__}: {error}); measure again"
-        ) from error
+    page = make_page(stored, predictions=predictions, images=images, victim=victim, device=device)
+    text = render(page, form)
     with atomic_write(out) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return page
@@ -57,61 +54,57 @@ def make_page(
     device: str = "auto",
 ) -> Page:
     """The content of the page; arguments as `write_report` takes them."""
-    if results.schema != EVALUATION:
-        if predictions is not None:
-            raise UsageError("--predictions goes with the results of evaluate; a comparison keeps none")
-        page = _comparison(results, images, victim, device)
+    shown = {"victim": victim, "images": images, "device": device}
+    folder = results.path.parent
+    if isinstance(results.document, EvaluationDocument):
+        page = _evaluation(results.document, folder, predictions, shown)
+    elif predictions is not None:
+        raise UsageError("--predictions goes with the results of evaluate; a comparison keeps none")
     else:
-        page = _evaluation(results, predictions, images, victim, device)
+        page = _comparison(results.document, folder, shown)
     page.provenance.append(("Results", f"{results.path.name}, sha256 {_sha256(results.path)}"))
     return page
 
 
 def _evaluation(
-    results: StoredResults, predictions: str | Path | None, images: str | Path | None, victim: str | None, device: str
+    document: EvaluationDocument, folder: Path, predictions: str | Path | None, shown: dict[str, Any]
 ) -> Page:
     from .classes import classes_section
     from .evaluation import evaluation_page, label, worst_row
     from .pairs import pairs_section
     from .pictures import find_uaps
 
-    document = results.document
-    uaps, lacking = find_uaps(results)
+    uaps, lacking = find_uaps(document, folder)
     worst = worst_row(document)
-    index, recorded = worst["uap"], _recorded(document["victims"], worst["victim_weights_sha256"])
+    about, index = document.victim(worst).about, worst.uap
+    assert index is not None
     name = label(document, index)
     pairs = Section("Images and predictions", notes=lacking)
     if index in uaps:
-        pairs = pairs_section(uaps[index], name, recorded, victim=victim, images=images, device=device)
+        pairs = pairs_section(uaps[index], name, about, **shown)
         pairs.notes += lacking
     classes = Section(
         "Fooling by class",
         notes=["Not in this report: 'uapgen evaluate --predictions F' keeps what it takes; --predictions F adds it."],
     )
     if predictions is not None:
-        sha256 = document["uaps"][index]["sha256"]
-        classes = classes_section(predictions, worst, sha256, recorded["num_classes"], name)
-    return evaluation_page(results, [pairs, classes], uaps)
+        classes = classes_section(predictions, worst, document.uaps[index].sha256, about.num_classes, name)
+    return evaluation_page(document, [pairs, classes], uaps)
 
 
-def _comparison(results: StoredResults, images: str | Path | None, victim: str | None, device: str) -> Page:
+def _comparison(document: Comparison, folder: Path, shown: dict[str, Any]) -> Page:
     from .comparison import best_rows, comparison_page
     from .pairs import pairs_section
     from .pictures import find_crafted
 
-    document = results.document
-    uaps, lacking = find_crafted(results)
+    uaps, lacking = find_crafted(document, folder)
     pairs = Section("Images and predictions", notes=lacking)
-    crafted = [row["method"] for row in best_rows(document) if row["method"] in uaps]
+    crafted = [row.method for row in best_rows(document) if row.method in uaps]
     if crafted:
-        recorded = document["victims"][document["crafted_on"][0]]
-        pairs = pairs_section(uaps[crafted[0]], crafted[0], recorded, victim=victim, images=images, device=device)
+        about = document.victims[document.crafted_on[0]].about
+        pairs = pairs_section(uaps[crafted[0]], crafted[0], about, **shown)
         pairs.notes += lacking
-    return comparison_page(results, [pairs], uaps)
-
-
-def _recorded(victims: list[dict[str, Any]], weights_sha256: str) -> dict[str, Any]:
-    return next(victim for victim in victims if victim["weights_sha256"] == weights_sha256)
+    return comparison_page(document, [pairs], uaps)
 
 
 def _sha256(path: Path) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UapgenError
-from ..evaluation import Rate
+from ..evaluation.document import RowEntry
+from ..evaluation.intervals import Rate
 from ..images.labels import class_name
-from .page import Cell, Section, Table, cells, percent
+from ..tables import percent
+from .page import PageCell, Section, Table, cells
 
 LEAST, SHOWN = 10, 12
 
@@ -32,7 +33,7 @@ def read_predictions(path: str | Path) -> dict[str, Any]:
     return arrays
 
 
-def classes_section(path: str | Path, row: Mapping[str, Any], sha256: str, num_classes: int, name: str) -> Section:
+def classes_section(path: str | Path, row: RowEntry, sha256: str, num_classes: int, name: str) -> Section:
     """Fooling rates by class of the perturbation `sha256` on the victim of `row`: the label, else the clean prediction.
 
     Classes of ten images and more; the most and the least fooled. Raises UapgenError for predictions of another run:
@@ -45,9 +46,8 @@ def classes_section(path: str | Path, row: Mapping[str, Any], sha256: str, num_c
         read = clean >= 0
         clean, adv, labels = clean[read], adv[read], labels[read]
         counted = Rate(int((clean != adv).sum()), len(clean))
-        stated = row["fooling_rate"]
-        if victims[v] == row["victim"] and (counted.count, counted.n) == (stated["count"], stated["n"]):
-            return _section(clean, adv, labels, num_classes, f"{name} on {row['victim']}")
+        if victims[v] == row.victim and counted == row.fooling_rate:
+            return _section(clean, adv, labels, num_classes, f"{name} on {row.victim}")
     raise UapgenError(
         f"{path} holds the predictions of another evaluation than these results; give the one made with it"
     )
@@ -67,7 +67,7 @@ def _section(clean: Any, adv: Any, labels: Any, num_classes: int, title: str) ->
     rows = [
         cells(
             class_name(c, num_classes) if c < num_classes else str(c),
-            Cell(percent(many[c].value), many[c].value),
+            PageCell(percent(many[c].value), many[c].value),
             " to ".join(percent(end) for end in many[c].ci95),
             many[c].n,
         )

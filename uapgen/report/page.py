@@ -10,9 +10,11 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from ..evaluation.intervals import Rate
+
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """Text of a table's cell; `share` in [0,1] shades it in a heat map, `strong` sets it apart."""
 
     text: str
@@ -26,7 +28,7 @@ class Table:
 
     caption: str
     head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[PageCell]]
     left: int = 1
 
 
@@ -81,25 +83,15 @@ class Page:
     provenance: list[tuple[str, str]]
 
 
-def cells(*values: object) -> list[Cell]:
-    return [value if isinstance(value, Cell) else Cell("-" if value is None else str(value)) for value in values]
+def cells(*values: object) -> list[PageCell]:
+    return [
+        value if isinstance(value, PageCell) else PageCell("-" if value is None else str(value)) for value in values
+    ]
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    return "-" if share is None else f"{100 * share:.{digits}f}"
-
-
-def rate_text(rate: dict[str, Any] | None) -> str:
+def rate_text(rate: Rate | None) -> str:
     """`62.3 [59.2, 65.3]`, in per cent."""
-    if rate is None or rate["rate"] is None:
-        return "-"
-    low, high = rate["ci95"]
-    return f"{percent(rate['rate'])} [{percent(low)}, {percent(high)}]"
-
-
-def levels(norm: str, eps: float) -> str:
-    """eps in [0,1] units as it is customary to write it."""
-    return f"{norm} {eps * 255:.4g}/255"
+    return "-" if rate is None else str(rate)
 
 
 FORMATS = ("html", "md")
@@ -139,6 +131,6 @@ def _plain(text: Any) -> str:
     return flat
 
 
-def _row(line: list[Cell]) -> str:
+def _row(line: list[PageCell]) -> str:
     shown = (f"**{_plain(cell.text)}**" if cell.strong else _plain(cell.text) for cell in line)
     return f"| {' | '.join(shown)} |"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UapgenError
+from ..evaluation.comparison import VictimFacts
 from ..evaluation.fooling import perturb
 from ..images.labels import IMAGENET_CLASSES, class_name
 from ..images.listing import FOOLBOX
 from ..images.sets import open_images
 from ..perturbation import Perturbation
+from ..tables import percent
 from ..victims import Victim, load_victim
-from .page import Pair, Picture, Section, percent
+from .page import Pair, Picture, Section
 from .pictures import as_png
 
 SHOWN = 6
@@ -24,7 +25,7 @@ SHOWN = 6
 def pairs_section(
     uap: Perturbation,
     name: str,
-    recorded: dict[str, Any],
+    recorded: VictimFacts,
     *,
     victim: str | None = None,
     images: str | Path | None = None,
@@ -38,12 +39,12 @@ def pairs_section(
     """
     asked = images is not None or victim is not None
     try:
-        if images is None and recorded["num_classes"] != IMAGENET_CLASSES:
+        if images is None and recorded.num_classes != IMAGENET_CLASSES:
             raise UapgenError("the victim is no ImageNet classifier: --images DIR gives images to show")
-        loaded = load_victim(victim or recorded["name"], device=device, precision="fp32", offline=True, check=False)
-        if loaded.weights_sha256 != recorded["weights_sha256"]:
+        loaded = load_victim(victim or recorded.name, device=device, precision="fp32", offline=True, check=False)
+        if loaded.weights_sha256 != recorded.weights_sha256:
             raise UapgenError(
-                f"{loaded.name} has weights {loaded.weights_sha256[:12]} here, and {recorded['weights_sha256'][:12]} "
+                f"{loaded.name} has weights {loaded.weights_sha256[:12]} here, and {recorded.weights_sha256[:12]} "
                 "were measured; --victim SPEC names the right ones"
             )
         return _section(uap, name, loaded, images or FOOLBOX)

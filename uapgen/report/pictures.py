@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import cast
 
 from PIL import Image
 from torch import Tensor
@@ -14,10 +14,13 @@ from torch import Tensor
 from ..compare.figures import draw_spectra
 from ..compare.store import Store
 from ..errors import UapgenError
-from ..evaluation.document import StoredResults
+from ..evaluation.comparison import Comparison, DataClass, SpectrumEntry
+from ..evaluation.document import EvaluationDocument
 from ..perturbation import Perturbation
+from ..perturbation.card import levels
 from ..perturbation.picture import LOW, amplification, low_share, pattern, radial_spectrum
-from .page import Picture, levels, percent
+from ..tables import percent
+from .page import Picture
 
 
 def as_png(pixels: Tensor) -> bytes:
@@ -49,71 +52,54 @@ def pattern_picture(uap: Perturbation, name: str, remark: str = "") -> Picture:
 
 def spectra_picture(uaps: Mapping[str, Perturbation]) -> Picture | None:
     """Radial spectra, one panel for each; drawn as a comparison draws them. None where all patterns are flat."""
-    entries: list[dict[str, Any]] = []
-    words: list[str] = []
-    for name, uap in uaps.items():
-        radii, shares = radial_spectrum(uap.delta)
-        if not any(shares):
-            continue
-        below = low_share(uap.delta)
-        words.append(f"{name} {percent(below, 0)}%")
-        entries.append(
-            {
-                "method": name,
-                "data_class": uap.data_class,
-                "size": list(uap.size),
-                "below_28": below,
-                "cycles_per_image": radii,
-                "share": shares,
-            }
-        )
-    if not entries:
+    entries = [(name, uap, *radial_spectrum(uap.delta), low_share(uap.delta)) for name, uap in uaps.items()]
+    spectra = [
+        SpectrumEntry(name, name, cast(DataClass, uap.data_class), uap.size, below, tuple(radii), tuple(shares))
+        for name, uap, radii, shares, below in entries
+        if any(shares)
+    ]
+    if not spectra:
         return None
-    result = {
-        "crafted_on": [""],
-        "rows": [{"method": entry["method"], "victim": ""} for entry in entries],
-        "spectra": entries,
-    }
-    alt = f"Power over spatial frequency, both on logarithmic axes. Share below {LOW} cycles per image: "
-    return Picture(drawn(lambda path: draw_spectra(result, path)), alt + ", ".join(words), wide=True)
+    words = ", ".join(f"{entry.method} {percent(entry.below_28, 0)}%" for entry in spectra)
+    alt = f"Power over spatial frequency, both on logarithmic axes. Share below {LOW} cycles per image: {words}"
+    return Picture(drawn(lambda path: draw_spectra(spectra, path)), alt, wide=True)
 
 
-def find_uaps(results: StoredResults) -> tuple[dict[int, Perturbation], list[str]]:
+def find_uaps(document: EvaluationDocument, folder: Path) -> tuple[dict[int, Perturbation], list[str]]:
     """The perturbations that the results are about, by position, and a note for each that is not to be found.
 
-    Files are looked for where the command was run, and beside the results; their hash must be the recorded one.
+    Files are looked for where the command was run, and in the `folder` of the results; their hash must be the recorded.
     """
     found: dict[int, Perturbation] = {}
     notes: list[str] = []
-    for index, entry in enumerate(results.document["uaps"]):
-        given = Path(entry["file"])
-        places = (given, results.path.parent / given, results.path.parent / given.name)
+    for index, entry in enumerate(document.uaps):
+        given = Path(entry.file)
         why = "is not there"
-        for place in dict.fromkeys(places):
+        for place in dict.fromkeys((given, folder / given, folder / given.name)):
             try:
                 uap = Perturbation.load(place)
             except UapgenError:
                 continue
-            if uap.sha256 == entry["sha256"]:
+            if uap.sha256 == entry.sha256:
                 found[index] = uap
                 break
             why = "holds another perturbation now"
         if index not in found:
-            notes.append(f"{entry['file']} {why}: its pattern is not shown")
+            notes.append(f"{entry.file} {why}: its pattern is not shown")
     return found, notes
 
 
-def find_crafted(results: StoredResults) -> tuple[dict[str, Perturbation], list[str]]:
+def find_crafted(document: Comparison, folder: Path) -> tuple[dict[str, Perturbation], list[str]]:
     """One perturbation of each method for the first crafted victim, as its table is ordered; and a note on the rest."""
-    store = Store(results.path.parent)
+    store = Store(folder)
     lacking: list[str] = []
     found: dict[str, Perturbation] = {}
-    order = [row["method"] for row in results.document["rows"]]
-    for entry in sorted(results.document["spectra"], key=lambda entry: order.index(entry["method"])):
+    order = [row.method for row in document.rows]
+    for entry in sorted(document.spectra, key=lambda entry: order.index(entry.method)):
         try:
-            found[str(entry["method"])] = Perturbation.load(store.uap(entry["uap"]))
+            found[entry.method] = Perturbation.load(store.uap(entry.uap))
         except UapgenError:
-            lacking.append(str(entry["method"]))
+            lacking.append(entry.method)
     if not lacking:
         return found, []
     if not found:

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from ..evaluation.comparison import ComparedVictim
+from ..evaluation.document import VictimEntry
 from .page import Section, Table, cells, rate_text
 
-DATA_CLASSES = {
-    "none": "no image was seen",
-    "proxy": "images unrelated to the victim's task",
-    "driven": "images of the victim's domain",
-    "unknown": "nobody here knows what it was crafted on",
-}
 
-
-def victims_section(victims: Iterable[dict[str, Any]]) -> Section:
-    """`victims` are descriptions as `Victim.describe` gives them, with n and clean_accuracy."""
+def victims_section(victims: Iterable[VictimEntry | ComparedVictim]) -> Section:
+    """What was attacked, a row for each victim."""
     head = ("victim", "weights", "sha256", "preprocessing", "classes", "input", "clean accuracy %", "images")
     rows = [
         cells(
-            victim["name"],
-            " ".join(str(part) for part in (victim["weights"], victim.get("weights_source")) if part),
-            str(victim["weights_sha256"])[:12],
-            f"{victim['interpolation']}, crop {victim['crop_pct']:g}, mean {_numbers(victim['mean'])}, "
-            f"std {_numbers(victim['std'])}",
-            victim["num_classes"],
-            "×".join(str(n) for n in victim["input_size"][1:]),
-            rate_text(victim["clean_accuracy"]),
-            victim["n"],
+            about.name,
+            " ".join(part for part in (about.weights, about.weights_source) if part),
+            about.weights_sha256[:12],
+            f"{about.interpolation}, crop {about.crop_pct:g}, mean {_numbers(about.mean)}, std {_numbers(about.std)}",
+            about.num_classes,
+            "×".join(str(n) for n in about.input_size[1:]),
+            rate_text(victim.clean_accuracy),
+            victim.n,
         )
-        for victim in victims
+        for victim, about in ((victim, victim.about) for victim in victims)
     ]
     text = "Frozen classifiers: pixels in [0, 1] go in, logits come out, and normalisation is the victim's own."
     return Section("What was attacked", [text], tables=[Table("Victims", head, rows, left=4)])
 
 
-def _numbers(values: list[float]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     distinct = values[:1] if len(set(values)) == 1 else values
     return "/".join(f"{value:.3g}" for value in distinct)
 

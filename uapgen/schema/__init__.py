@@ -1,12 +1,14 @@
 """Documents as frozen dataclasses: read, checked and written by their type hints alone.
 
 Plans and policies (TOML), cards, results and comparisons (JSON) all go through `make` and `to_json`. A dataclass's own
-hints say what is expected: int, float, str, bool, `tuple[X, ...]` (a list), `Literal`, `X | None`, `dict[str, X]`,
-`Any`, other dataclasses (a section), and `Annotated` with a `Range`. Of a field whose default is a dataclass, what the
-section leaves out is kept. Metadata `key` is a field's name in the file, where it differs; FLAT says that the entries
-of a field, itself a dataclass, stand among those of the one that has it; SOURCE, that a field keeps the table as it was
-read and is what is written again. `check()` of a dataclass, if it has one, is called and may raise UapgenError. A class with `from_json`, `to_json` and `json_schema` of its own is
-asked for them.
+hints say what is expected: int, float, str, bool, Path, `tuple[X, ...]` (a list), `Literal`, `X | None`, `Any`,
+`dict[str, X]`, other dataclasses (a section), and `Annotated` with a `Range`. An entry that may be null may be missing.
+Of a field whose default is a dataclass, what the section leaves out is kept.
+
+Metadata `key` is a field's name in the file, where it differs; FLAT says that the entries of a field, itself a
+dataclass, stand among those of the one that has it; SOURCE, that a field keeps the table as it was read, which is then
+what is written again; APART, that no file has the field. `check()` of a dataclass, if it has one, is called and may
+raise UapgenError. A class with `from_json`, `to_json` and `json_schema` of its own is asked for them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import UapgenError, UsageError, did_you_mean
@@ -27,11 +30,13 @@ WORDS = {
     int: ("an integer", "integers"),
     float: ("a number", "numbers"),
     str: ("a text", "texts"),
+    Path: ("a path", "paths"),
     bool: ("true or false",) * 2,
 }
 LARGEST = sys.float_info.max  # an integer beyond it has no float
 FLAT = {"flat": True}
 SOURCE = {"source": True}
+APART = {"apart": True}
 LONGEST = 60  # characters of a value in a message
 
 
@@ -78,7 +83,7 @@ def make(kind: type[Made], table: Any, where: str, default: Made | None = None, 
         raise rules.error(f"{where} = {_shown(table)}; expected a section")
     hints = hints_of(kind)  # type: ignore[arg-type]
     known = {key_of(field): field for field in fields_of(kind) if not _spread(field)}
-    values = {field.name: dict(table) for field in fields_of(kind) if field.metadata.get("source")}
+    values: dict[str, Any] = {field.name: dict(table) for field in fields_of(kind) if field.metadata.get("source")}
     for field in fields_of(kind):
         if field.metadata.get("flat"):
             values[field.name] = _value(table, hints[field.name], "", where, rules)
@@ -89,9 +94,11 @@ def make(kind: type[Made], table: Any, where: str, default: Made | None = None, 
                 values[field.name] = _value(value, hints[field.name], key, where, rules, _default(field, default))
         elif rules.closed:
             raise rules.error(f"{where}: {key} is unknown{did_you_mean(key, known)}; expected {', '.join(known)}")
-    missing = [key for key, field in known.items() if default is None and required(field) and field.name not in values]
-    if missing:
-        raise rules.error(f"{where}: {missing[0]} is missing; expected {_words(hints[known[missing[0]].name])[0]}")
+    for key, field in known.items():
+        if default is None and required(field) and field.name not in values:
+            if not optional(hints[field.name]):
+                raise rules.error(f"{where}: {key} is missing; expected {_words(hints[field.name])[0]}")
+            values[field.name] = None
     made = kind(**values) if default is None else dataclasses.replace(default, **values)  # type: ignore[type-var]
     if hasattr(made, "check"):
         try:
@@ -110,13 +117,14 @@ def to_json(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return value.to_json()
     if not dataclasses.is_dataclass(value):
-        return value
+        return str(value) if isinstance(value, Path) else value
     found: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         held = getattr(value, field.name)
         if field.metadata.get("source"):
             return held
-        found |= to_json(held) if field.metadata.get("flat") else {key_of(field): to_json(held)}
+        if not field.metadata.get("apart"):
+            found |= to_json(held) if field.metadata.get("flat") else {key_of(field): to_json(held)}
     return found
 
 
@@ -131,7 +139,7 @@ def fields_of(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _spread(field: dataclasses.Field[Any]) -> bool:
-    return bool(field.metadata.get("flat") or field.metadata.get("source"))
+    return any(field.metadata.get(word) for word in ("flat", "source", "apart"))
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
@@ -176,6 +184,8 @@ def _value(value: Any, hint: Any, key: str, where: str, rules: Rules, default: A
     if origin is Literal and value not in inner:
         near = did_you_mean(str(value), inner)
         raise rules.error(f"{where}: {key} {_shown(value)} is unknown{near}; expected {', '.join(inner)}")
+    if hint is Path and isinstance(value, str):
+        return Path(value)
     fits = hint is Any or origin is Literal or type(value) in NUMBERS.get(hint, (hint,))  # true is no number
     if fits and hint in NUMBERS and not -LARGEST <= value <= LARGEST:  # nan is in no range
         fits = False

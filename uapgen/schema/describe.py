@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from . import bare, fields_of, hints_of, key_of, optional, required
@@ -28,9 +29,9 @@ def _section(kind: type, sections: dict[str, Any], closed: bool) -> dict[str, An
             part = inner.json_schema() if hasattr(inner, "json_schema") else _section(inner, sections, closed)
             properties |= part["properties"]
             needed += part.get("required", [])
-        elif not field.metadata.get("source"):
+        elif not (field.metadata.get("source") or field.metadata.get("apart")):
             properties[key_of(field)] = _schema_of(hints[field.name], sections, closed)
-            needed += [key_of(field)] if required(field) else []
+            needed += [key_of(field)] if required(field) and not optional(hints[field.name]) else []
     text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
     return {
         "description": text,
@@ -60,5 +61,5 @@ def _schema_of(hint: Any, sections: dict[str, Any], closed: bool) -> dict[str, A
         return {"type": "object", **({"additionalProperties": held} if held else {})}
     if origin is Literal:
         return {"enum": list(inner)}
-    names = {int: "integer", float: "number", str: "string", bool: "boolean"}
+    names = {int: "integer", float: "number", str: "string", Path: "string", bool: "boolean"}
     return {**({"type": names[hint]} if hint in names else {}), **(limits.json_schema() if limits else {})}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...evaluation.fooling import noise_floors
-from ...evaluation.results import count_row
+from ...evaluation.results import Subject, count_row
 from ...perturbation import Perturbation
 from ...runtime import rng
 from ...victims import Victim
@@ -36,7 +36,7 @@ def under_uap(classifier: Victim, data: LabelledImages, uap: Perturbation, *, se
     for pattern in (uap, *noise_floors([uap.resized(data.size)], seed)):
         changed = LabelledImages(pattern.apply(data.images, resize=True), data.labels, data.num_classes, data.name)
         found = predictions(classifier, changed)
-        rows.append(count_row(clean, found, labels, classifier.num_classes, pattern.card))
+        rows.append(count_row(clean, found, labels, classifier.num_classes, Subject.of(pattern.facts)))
     row, floor = rows
     assert row.adversarial_accuracy is not None
     return {
