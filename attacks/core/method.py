@@ -108,7 +108,7 @@ class Parameter(Limits):
 def _read(kind: type, value: Any) -> Value:
     """`value` as `kind`; None where it is none: 3.0 is an int, 1.5 and True are not, nan and inf are no number."""
     if kind is str or isinstance(value, bool):
-        return value if isinstance(value, kind) and isinstance(value, str | bool) else None
+        return value if kind is not int and issubclass(type(value), kind) else None
     if kind is bool:
         return TEXTS_OF_BOOL.get(value.lower()) if isinstance(value, str) else None
     text = isinstance(value, str) and value.strip().lstrip("+-").isdecimal()

@@ -64,14 +64,14 @@ class CraftPlan:
 def check_craft(
     victim: Victim,
     *,
-    method: str = "cbgan",
-    source: ProxySource | None = None,
     eps: float = EPS,
     norm: str = "linf",
-    seed: int = 0,
+    method: str = "cbgan",
     budget: str | int = "quick",
+    seed: int = 0,
     target: int | None = None,
     tile: int = 1,
+    source: ProxySource | None = None,
     stop_on: ProxySource | None = None,
     through: Sequence[Defence] = (),
     **params: Any,
@@ -129,8 +129,8 @@ def _names(has: Callable[[Method], bool]) -> str:
 
 def parse_budget(budget: str | int) -> int:
     """Image-gradients of a level's name or a number; raises UsageError."""
-    if budget in BUDGETS:
-        return BUDGETS[str(budget)]
+    if isinstance(budget, str) and budget in BUDGETS:
+        return BUDGETS[budget]
     expected = f"expected {', '.join(BUDGETS)} or a number of image-gradients, such as 6000"
     number = Parameter(owner="craft", name="budget", kind=int, default=None)
     try:

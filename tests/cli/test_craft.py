@@ -112,6 +112,35 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(p.name for p in place.iterdir() if p.name != "__pycache__") == before
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("batch=1.5", "cbgan: batch=1.5 is not a whole number; expected a whole number, 1 to"),
+        ("lr=nan", "cbgan: lr=nan is not a finite number; expected a finite number, above 0"),
+        ("gan=maybe", "cbgan: gan=maybe is unknown; expected true or false"),
+        ("proxy_filter=glod", "cbgan: proxy_filter=glod is unknown; expected none or gold; did you mean 'gold'"),
+        ("widht=3", "did you mean 'gan_width' or 'generator_width'"),
+    ],
+)
+def test_a_wrong_parameter_leaves_no_folder(setting: str, message: str, place: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "uapgen", *CRAFT, "--set", setting, "-o", "w.safetensors"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert not list(place.glob("w.*"))
+
+
+def test_the_corrected_command_runs_after_one_that_was_refused(place: Path, capsys: pytest.CaptureFixture) -> None:
+    args = ["craft", "--victim", "small_victim:build", "--proxy", "gaussian", "--budget", "20", "-o", "r.safetensors"]
+    assert run(capsys, *args, "--method", "pnm-uap", "--set", "low=0.9")[0] == 2
+    assert not list(place.glob("r.*"))
+    assert run(capsys, *args, "--method", "pnm-uap", "--set", "low=0.6")[0] == 0
+
+
 def test_missing_weights_offline_fail_fast(place: Path, capsys: pytest.CaptureFixture) -> None:
     import timm  # noqa: F401 (its import is not what is timed)
 
@@ -189,6 +218,9 @@ def test_dry_run_writes_nothing(place: Path, capsys: pytest.CaptureFixture) -> N
     assert plan["eps"] == pytest.approx(10 / 255)
     assert plan["image_gradients"] == 1200
     assert plan["seconds"] >= 0
+    assert plan["precision"] in ("fp32", "bf16")
+    assert plan["stop_on"] is None
+    assert plan["params"]["gan_from"] == 0  # as a number, like every value that was given as text
     assert not list(place.glob("d.*"))
 
 

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from tests.conftest import TINY, gratings, tiny_net
 from tests.test_runfolder import another_process
+from uapgen.attacks import Crafting, Method
+from uapgen.attacks.core.method import _METHODS
 from uapgen.compare import cells as work
 from uapgen.compare import compare, figures
 from uapgen.compare import crafter as crafts
@@ -251,6 +254,26 @@ def test_a_method_that_fails_does_not_stop_the_others(
     assert {row["method"] for row in result["rows"]} == {"noise", "sga@gaussian+tile=2"}
     assert "failed: cosine-uap@gaussian, seed 0, tiny: no layers" in Path("run/table.md").read_text()
     assert quick(tiny_victim, seeds=[0])["complete"] is True
+
+
+def test_a_method_that_breaks_or_finds_nothing_to_read_is_a_row_that_says_why(
+    place: Path, tiny_victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(run: Crafting, *, batch: int = 1) -> torch.Tensor:
+        return torch.zeros(1 // (batch - batch))
+
+    monkeypatch.setitem(_METHODS, "breaks", Method("breaks", breaks, "none", None, "none"))
+    result = quick(tiny_victim, methods="noise,breaks+batch=2", seeds=[0])
+    assert [row["method"] for row in result["rows"]] == ["noise"]
+    (failed,) = result["failed"]
+    assert failed["title"] == "breaks+batch=2, seed 0, tiny"
+    assert "breaks failed with ZeroDivisionError" in failed["error"] and "(batch=2)" in failed["error"]
+    assert failed["error"] in Path("run/table.md").read_text()
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    plain = {"plain": Victim(flat, preprocessing=TINY, device="cpu")}
+    result = compare(plain, "fff,noise", "data", "other", eps=16 / 255, budget=20, curve=0, workers=0)
+    assert [row["method"] for row in result["rows"]] == ["noise"]
+    assert "no layers before its classifier" in result["failed"][0]["error"]
 
 
 def test_imports_are_rows_of_unknown_class(place: Path, tiny_victim: Victim, other_victim: Victim) -> None:

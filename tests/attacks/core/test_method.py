@@ -193,19 +193,27 @@ def test_every_value_is_within_its_range_or_refused_without_a_trace(
     refused = 0
     for value in (0, -1, math.nan, 1e9, "0", "-1", "nan", "1e9", wrong, [], True):
         given = {**arguments(method), parameter.name: value}
-        try:
-            plan = check_craft(victim, **given)
-        except UsageError as error:
-            refused += 1
-            assert parameter.name in str(error)
-            with pytest.raises(UsageError):
-                craft(victim, folder=tmp_path / "run", **given)
-        else:
-            read = plan.params[parameter.name]
+        said = refusal(victim, given)
+        if said is None:
+            read = check_craft(victim, **given).params[parameter.name]
             assert read in parameter
             assert read is None or type(read) is parameter.kind
+            continue
+        refused += 1
+        assert parameter.name in said
+        with pytest.raises(UsageError):
+            craft(victim, folder=tmp_path / "run", **given)
     assert refused >= 3
     assert not list(tmp_path.iterdir())
+
+
+def refusal(victim: Victim, given: dict[str, Any]) -> str | None:
+    """What the check says against these arguments of `craft`; None where it has nothing."""
+    try:
+        check_craft(victim, **given)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def extremes(parameter: Parameter) -> list[Any]:
@@ -231,10 +239,5 @@ def test_every_cheap_end_of_a_range_runs_or_is_refused_before_the_folder(
         given = {**arguments(method), **QUICK.get(method, {}), parameter.name: value}
         if parameter.name == "prior" and value == "data":
             given["source"] = GaussianPrior((32, 32))
-        try:
-            uap = craft(victim, folder=folder, **given)
-        except UsageError as error:
-            assert method in str(error)
-            assert not folder.exists()
-        else:
-            assert uap.delta.isfinite().all()
+        if refusal(victim, given) is None:
+            assert craft(victim, folder=folder, **given).delta.isfinite().all()
