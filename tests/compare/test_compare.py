@@ -271,9 +271,9 @@ def test_a_method_that_breaks_or_finds_nothing_to_read_is_a_row_that_says_why(
     assert failed["error"] in Path("run/table.md").read_text()
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     plain = {"plain": Victim(flat, preprocessing=TINY, device="cpu")}
-    result = compare(plain, "fff,noise", "data", "other", eps=16 / 255, budget=20, curve=0, workers=0)
-    assert [row["method"] for row in result["rows"]] == ["noise"]
-    assert "no layers before its classifier" in result["failed"][0]["error"]
+    other = compare(plain, "fff,noise", "data", "other", eps=16 / 255, budget=20, curve=0, workers=0)
+    assert [row.method for row in other.rows] == ["noise"]
+    assert "no layers before its classifier" in other.failed[0].error
 
 
 def test_imports_are_rows_of_unknown_class(place: Path, tiny_victim: Victim, other_victim: Victim) -> None:
