@@ -51,6 +51,27 @@ def test_show_prints_a_card_for_people(uap: Path) -> None:
         assert part in text
 
 
+def test_show_tells_what_a_run_did(tmp_path: Path) -> None:
+    stages = [
+        {"name": "gan", "steps": 28, "passes": 7, "image_gradients": 56, "batch": [8, 8]},
+        {"name": "walk", "steps": 1200, "passes": 1200, "image_gradients": 4800, "batch": [1, 4], "images": [4, 4]},
+        {"name": "rest", "steps": 2, "passes": 0, "image_gradients": 0},
+    ]
+    effective = {"steps": 1230, "batch": [1, 8], "gan": True, "stages": stages, "layers": ["conv1", "conv2", "conv3"]}
+    path = tmp_path / "uap.safetensors"
+    make(noise((24, 32)), method={"name": "m", "params": {"batch": 250}, "effective": effective}).save(path)
+    lines = [" ".join(line.split()) for line in run(show_command, path).stdout.splitlines()]
+    told = [line for line in lines if line.startswith(("did", "layers"))]
+    assert told == [
+        "did gan: 28 steps, 56 image gradients in batches of 8",
+        "did walk: 1,200 steps, 4,800 image gradients in batches of 1 to 4, 4 images drawn a step",
+        "did rest: 2 steps, 0 image gradients",
+        "layers read 3: conv1 to conv3",
+    ]
+    make(noise((24, 32)), method={"name": "m", "effective": {}}).save(path)
+    assert not any(line.strip().startswith("did") for line in run(show_command, path).stdout.splitlines())
+
+
 def test_show_json_is_the_card_and_nothing_else(uap: Path, tmp_path: Path) -> None:
     result = run(show_command, uap, "--json", "--npy", tmp_path / "a.npy")
     assert json.loads(result.stdout) == Perturbation.load(uap).card

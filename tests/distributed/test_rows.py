@@ -82,7 +82,8 @@ def run(folder: Path) -> dict[str, Any]:
     for method, params in METHODS.items():
         source = Procedural(32) if find_method(method).images == "driven" else None
         uap = craft(victim, method=method, source=source, budget=BUDGET, seed=1, **params)
-        crafted[method], costs[method] = uap.delta, uap.card["cost"]
+        crafted[method] = uap.delta
+        costs[method] = {**uap.card["cost"], "effective": uap.card["method"]["effective"]}
     settings = ProxyGanSettings(images=32, victim_every=2, size=32, width=2, latent_dim=8, batch=8)
     gan = proxy_gan(victim.sharing(dist.is_initialized()), Procedural(32), settings, seed=0, folder=folder)
     alike = {"samples": gan.batch(4, rng(0, "look")), "figures": gradients(victim.sharing(dist.is_initialized()))}
