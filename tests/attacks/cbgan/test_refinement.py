@@ -109,7 +109,7 @@ def test_the_best_start_goes_first_and_the_best_end_is_kept(monkeypatch: pytest.
     assert run.notes["held_out"]["ends"] == pytest.approx([0.01, 0.03, 0.02])
 
 
-@pytest.mark.parametrize("killed_after", [2, 7, 19, 33])
+@pytest.mark.parametrize("killed_after", [2, 7, 19, 31])
 def test_a_kill_in_the_middle_of_a_refinement_changes_no_byte(killed_after: int, tmp_path: Path) -> None:
     left = killed_after
 
