@@ -65,15 +65,15 @@ class GanStage:
             )
         if self.gold and not self.gan:
             raise UsageError(
-                "proxy_filter=gold filters the GAN's samples, and gan=false leaves it out; drop one of them"
+                "cbgan: proxy_filter=gold filters the GAN's samples, and gan=false leaves it out; drop one"
             )
         if self.gold and not pool:
-            raise UsageError("proxy_filter=gold fills a pool, and pool=0 wants none; drop one of them")
+            raise UsageError("cbgan: proxy_filter=gold fills a pool, and pool=0 wants none; drop one of them")
         if self.gold and not self.images(budget):
-            raise UsageError(f"budget {budget} leaves the GAN no batch to filter samples of; give a larger one")
+            raise UsageError(f"cbgan: budget {budget} leaves the GAN no batch to filter samples of; give a larger one")
         if self.images(budget) and self.gan_batch % world():
             split = f"does not split over {world()} processes"
-            raise UsageError(f"gan_batch={self.gan_batch} {split}; give a multiple, or gan=false")
+            raise UsageError(f"cbgan: gan_batch={self.gan_batch} {split}; give a multiple, or gan=false")
 
 
 def make_proxies(run: Crafting, settings: GanStage, pool: int) -> ProxySource:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import TINY, gratings, small_victim
-from uapgen.attacks import Crafting, check_craft, craft, find_method, methods
-from uapgen.attacks.cbgan.objective import Objective
+from uapgen.attacks import check_craft, craft, find_method, methods
 from uapgen.attacks.core.losses import (
     activation_energy,
     agreement,
@@ -372,59 +371,10 @@ def test_agreement_is_the_cosine_to_the_mean_logits() -> None:
     assert agreement(logits[:1].repeat(3, 1)).item() == pytest.approx(1, abs=1e-6)
 
 
-def test_displacement_is_the_energy_of_what_the_pattern_adds(tiny_victim: Victim) -> None:
-    """Where a layer is linear, its displacement does not depend on the image; its energy does."""
-    first = tiny_victim.layers()[:1]
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
-    delta = 0.05 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
-    objective = Objective(displacement=2, start=0, end=1 / len(tiny_victim.layers()))
-    assert objective.layers(tiny_victim) == first
-    run = Crafting(tiny_victim, None, EPS, seed=0, budget=100)
-    loss, _ = objective(tiny_victim, images + delta, objective.clean(run, images))
-    alone = (
-        tiny_victim.probe(0.5 + delta, layers=first).layers[0]
-        - tiny_victim.probe(torch.full_like(delta, 0.5), layers=first).layers[0]
-    )
-    assert loss.item() == pytest.approx(2 * log_energy([alone]).item(), abs=0.02)  # bf16
-    energy, _ = Objective(activation=1, start=0, end=1 / len(tiny_victim.layers()))(tiny_victim, images + delta, None)
-    assert abs(energy.item() - log_energy([alone]).item()) > 0.1
-
-
 def test_no_parameter_hides_behind_one_of_crafts() -> None:
     own = set(inspect.signature(craft).parameters) | set(inspect.signature(check_craft).parameters)
     for method in methods():
         assert not own & set(find_method(method).parameters()), method
-
-
-def test_every_second_refinement_has_another_objective(tiny_victim: Victim) -> None:
-    common = {"eps": EPS, "budget": 640, "gan": False, "generator_share": 0.0, "pool": 16, "refinement": 200, "seed": 3}
-    without, turns = (craft(tiny_victim, features_by_turns=weight, **common) for weight in (0.0, 3.0))
-    ends = [uap.card["method"]["notes"]["held_out"]["ends"] for uap in (without, turns)]
-    assert [a == b for a, b in zip(*ends, strict=True)] == [True, False, True]
-    assert turns.card["cost"] == without.card["cost"]
-
-
-def test_small_budgets_leave_the_gan_out(tiny_victim: Victim) -> None:
-    common = {**SMALL["cbgan"], "eps": EPS, "budget": 400, "seed": 3}
-    without, small, paid = (craft(tiny_victim, **common | given) for given in ({"gan": False}, {"gan_from": 401}, {}))
-    assert small.sha256 == without.sha256 != paid.sha256
-    assert small.card["cost"] == without.card["cost"]
-    assert "gan" in paid.card["method"]["notes"] and "gan" not in small.card["method"]["notes"]
-
-
-@pytest.mark.parametrize(("budget", "held_out", "pool"), [(40, 8, 40), (160, 22, 160), (2000, 256, 384)])
-def test_small_budgets_make_few_images(budget: int, held_out: int, pool: int, tiny_victim: Victim) -> None:
-    card = craft(tiny_victim, eps=EPS, budget=budget, generator_share=0.0).card
-    assert card["method"]["notes"]["held_out"]["n"] == held_out
-    assert [part["pool"] for part in card["data"]["sources"][0]["parts"]] == [pool]
-    assert 0.75 * budget <= card["cost"]["image_gradients"] <= budget
-
-
-def test_shuffled_refinement_costs_the_same_and_goes_another_way(tiny_victim: Victim) -> None:
-    common = {"eps": EPS, "budget": 200, "gan": False, "generator_share": 0.0, "pool": 16, "seed": 3}
-    still, moved = (craft(tiny_victim, shuffle=shuffle, **common) for shuffle in (False, True))
-    assert still.card["cost"] == moved.card["cost"]
-    assert still.sha256 != moved.sha256
 
 
 def test_patterns_are_alike_when_they_move_features_the_same_way() -> None:

@@ -48,7 +48,7 @@ def crafting(folder: Path | None = None, **kwargs: Any) -> Crafting:
 def energy(run: Crafting, delta: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
     """A gradient that depends on delta, the draws and the victim; it costs BATCH image-gradients."""
     x = torch.rand(BATCH, 3, 32, 32, generator=generator)
-    towards, loss = gradient_of(run, lambda d: run.victim((x + d).clamp(0, 1)).square().mean(), delta, BATCH)
+    towards, loss = gradient_of(run, lambda d: run.victim((x + d).clamp(0, 1)).square().mean(), delta)
     return towards, {"loss": loss}
 
 
