@@ -23,6 +23,7 @@ from uapgen.compare import compare, figures
 from uapgen.errors import UsageError
 from uapgen.perturbation import Perturbation
 from uapgen.proxies import parse_source
+from uapgen.schema import to_json
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CRAFT = [
@@ -83,7 +84,7 @@ def run(folder: Path, out: Path) -> dict[str, Any]:
     options: dict[str, Any] = {"budget": 40, "curve": 4, "batch_size": 3, "workers": 0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw_all", lambda *args: None)  # takes seconds
-        return compare({"small": small_victim()}, METHODS, folder / "data", out, **options)
+        return to_json(compare({"small": small_victim()}, METHODS, folder / "data", out, **options))
 
 
 def _process(rank: int, folder: str) -> None:

@@ -236,24 +236,56 @@ def test_training_data_may_come_later_but_not_change(place: Path, tiny_victim: V
         quick(tiny_victim, methods="noise,sga", seeds=[0], train_data="train")
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UapgenError("no layers\nto speak of"), "no layers to speak of"),
+        (ZeroDivisionError("float division by zero"), "ZeroDivisionError: float division by zero"),
+    ],
+)
 def test_a_method_that_fails_does_not_stop_the_others(
-    place: Path, tiny_victim: Victim, counts: Counts, monkeypatch: pytest.MonkeyPatch
+    error: Exception, told: str, place: Path, tiny_victim: Victim, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     craft = crafts.craft
 
     def broken(victim: Victim, **options: Any) -> Perturbation:
         if options["method"] == "cosine-uap":
-            raise UapgenError("no layers\nto speak of")
+            raise error
         return craft(victim, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(crafts, "craft", broken)
         result = quick(tiny_victim, seeds=[0], curve=5)
     assert result["complete"] is False
-    assert [entry["error"] for entry in result["failed"]] == ["no layers to speak of"]
+    assert [entry["error"] for entry in result["failed"]] == [told]
     assert {row["method"] for row in result["rows"]} == {"noise", "sga@gaussian+tile=2"}
-    assert "failed: cosine-uap@gaussian, seed 0, tiny: no layers" in Path("run/table.md").read_text()
-    assert quick(tiny_victim, seeds=[0])["complete"] is True
+    assert f"failed: cosine-uap@gaussian, seed 0, tiny: {told}" in Path("run/table.md").read_text()
+    (line,) = [held for held in map(json.loads, _cells()) if "error" in held]
+    assert (line["part"], line["error"], line["type"]) == ("craft", told, type(error).__name__)
+    later = quick(tiny_victim, methods="noise", seeds=[0])  # complete, and still says what the folder lacks
+    assert (later["complete"], len(later["failed"])) == (True, 1)
+    last = quick(tiny_victim, seeds=[0])
+    assert (last["complete"], last["failed"]) == (True, [])
+
+
+def test_a_victim_that_cannot_be_measured_does_not_stop_the_others(
+    place: Path, tiny_victim: Victim, other_victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = work.evaluate
+
+    def broken(uaps: Any, victim: Victim, *args: Any, **options: Any) -> Any:
+        if victim.name == "other":
+            raise MemoryError
+        return evaluate(uaps, victim, *args, **options)
+
+    options: dict[str, Any] = {"transfer_victims": {"small": other_victim}, "methods": "noise", "seeds": [0]}
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "evaluate", broken)
+        result = quick(tiny_victim, **options)
+    assert [entry["error"] for entry in result["failed"]] == ["MemoryError"]
+    assert [cell["victim"] for cell in result["cells"]] == ["tiny"]
+    again = quick(tiny_victim, **options)
+    assert (again["complete"], again["failed"], len(again["cells"])) == (True, [], 2)
 
 
 def test_a_method_that_breaks_or_finds_nothing_to_read_is_a_row_that_says_why(

@@ -30,7 +30,7 @@ from uapgen.longtail.gold import examples as gold_examples
 from uapgen.longtail.gold.plan import GoldPlan
 from uapgen.longtail.synthetic import figures as synthetic_figures
 from uapgen.longtail.synthetic import run as synthetic
-from uapgen.longtail.synthetic.plan import SyntheticPlan
+from uapgen.longtail.synthetic.plan import ClassifierCell, SyntheticPlan
 from uapgen.longtail.synthetic.training import Outcome
 from uapgen.runtime import rng, tensor_sha256
 from uapgen.victims import Victim
@@ -352,7 +352,11 @@ class Coloured(GeneratorNetwork):
         self.shift = nn.Parameter(torch.tensor(float(member)))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return (z.mean(1) + self.shift).sigmoid().view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+        return pixels(z + self.shift)
+
+
+def pixels(z: Tensor) -> Tensor:
+    return z.mean(1).sigmoid().view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
 
 
 @pytest.fixture
@@ -402,3 +406,26 @@ def test_only_real_images_are_augmented_by_the_classifiers_recipe(
     assert all(recipe == SYNTHETIC.classifier and recipe.pad > 0 for recipe in real)
     assert len(generated) == len(SYNTHETIC.cells())
     assert all((recipe.pad, recipe.flip) == (0, False) for recipe in generated)
+
+
+@pytest.fixture
+def seed_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> synthetic.SeedWork:
+    """One seed of the plan with generators that are not trained."""
+    monkeypatch.setattr(synthetic, "load_data", lambda *args, **options: pictures(40, 32, 10))
+    monkeypatch.setattr(synthetic, "train_ensemble", lambda data, n, *args, **options: [Coloured(k) for k in range(n)])
+    return synthetic.SeedWork(replaced(SYNTHETIC, "grid.psi", 0.5), 0, tmp_path, "cpu", "fp32")
+
+
+def test_truncation_cuts_the_latents_of_its_cells_alone(
+    seed_work: synthetic.SeedWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest: list[float] = []
+    monkeypatch.setattr(Coloured, "forward", lambda self, z, y: (largest.append(float(z.abs().max())), pixels(z))[1])
+    for tricks in ((), ("truncation",)):
+        seed_work.source(ClassifierCell("fixed", tricks)).batch(100, rng(0))
+    assert largest[0] > 1 and 0.4 < largest[1] <= 0.5
+
+
+def test_shares_are_those_of_the_cell(seed_work: synthetic.SeedWork) -> None:
+    assert [seed_work.source(cell).shares for cell in SYNTHETIC.cells()] == [None] * 5 + [(0.75, 0.25)]
+    assert len(seed_work.source(SYNTHETIC.cells()[-1]).samples) == 2

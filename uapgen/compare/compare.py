@@ -16,9 +16,8 @@ from ..evaluation.comparison import COMPARISON, Comparison
 from ..images.listing import find_images
 from ..images.sets import ImageSet, open_images
 from ..victims import Victim
-from .cells import Comparing
+from .cells import Comparing, add_curves
 from .crafter import Callback, Crafter
-from .curves import add_curves
 from .document import write_report
 from .plan import Task, list_tasks, parse_import, parse_methods, select
 from .store import Store, describe_files

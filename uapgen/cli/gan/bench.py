@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..options import say
-from .plans import chosen_jobs, chosen_plan, plan_options
+from .options import chosen_jobs, chosen_plan, plan_options
 
 
 @click.command("bench")

@@ -9,7 +9,7 @@ import click
 
 from ..options import device_options, parse_settings, say
 from ..progress import Progress
-from .data import data_options, recipe_settings, test_data, training_data
+from .options import data_options, recipe_settings, test_data, training_data
 
 
 @click.command("classifier")

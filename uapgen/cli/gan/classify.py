@@ -10,7 +10,7 @@ import click
 
 from ...errors import UsageError
 from ..options import say
-from .plans import chosen_jobs, chosen_plan, chosen_seeds, plan_options
+from .options import chosen_jobs, chosen_plan, chosen_seeds, plan_options
 
 
 @click.command("classify")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..options import say
-from .plans import chosen_jobs, chosen_plan, chosen_seeds, plan_options
+from .options import chosen_jobs, chosen_plan, chosen_seeds, plan_options
 
 
 @click.command("gold")

@@ -10,7 +10,7 @@ import click
 
 from ...errors import UsageError
 from ..options import device_options, say
-from .data import data_options, test_data
+from .options import data_options, test_data
 
 if TYPE_CHECKING:
     import torch

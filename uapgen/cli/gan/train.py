@@ -10,7 +10,7 @@ import click
 from ..config import config_option
 from ..options import device_options, parse_settings, say, tensorboard_option
 from ..progress import Progress
-from .data import data_options, recipe_settings, training_data
+from .options import data_options, recipe_settings, training_data
 
 
 @click.command("train")
