@@ -9,7 +9,7 @@ from ...distributed import world
 from ...errors import UsageError
 from ...gan.balance import coverage
 from ...gan.gold import GoldPool
-from ...gan.networks import GENERATOR_PLAN
+from ...gan.networks import SNRES_GENERATOR
 from ...gan.proxy_gan import GanSource, ProxyGanSettings, proxy_gan
 from ...gan.victim_loss import TermWeights
 from ...proxies import Mixture, Pool, Procedural, ProxySource
@@ -59,9 +59,9 @@ class GanStage:
 
     def check(self, budget: int, pool: int) -> None:
         """Raises UsageError for settings that are wrong only together, or with this budget or pool of proxies."""
-        if self.gan_size not in GENERATOR_PLAN:
+        if self.gan_size not in SNRES_GENERATOR:
             raise UsageError(
-                f"cbgan: gan_size={self.gan_size} is no size of the GAN; expected {sorted(GENERATOR_PLAN)}"
+                f"cbgan: gan_size={self.gan_size} is no size of the GAN; expected {sorted(SNRES_GENERATOR)}"
             )
         if self.gold and not self.gan:
             raise UsageError(

@@ -9,10 +9,9 @@ from .biggan import BigDiscriminator, BigGenerator
 from .checkpoint import Ema
 from .conditional import DiscriminatorNetwork, GeneratorNetwork
 from .losses import AdversarialLoss, hinge, non_saturating, relativistic, relativistic_average
-from .networks import SNResDiscriminator, SNResGenerator
+from .networks import SNDCDiscriminator, SNDCGenerator, SNResDiscriminator, SNResGenerator
 from .sampling import sample_latents, sampler
 from .settings import Every, TrainSettings
-from .sndcgan import SNDCDiscriminator, SNDCGenerator
 from .spectral import GroupSpectral, noise_scale, rarity
 from .trainer import train_gan
 from .victim_loss import ClassBalance

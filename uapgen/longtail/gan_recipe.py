@@ -112,9 +112,10 @@ class GanRecipe:
         first, last = -(-self.window // self.batch), -(-self.images // self.batch)
         if not (self.balance and self.effective) or first < last:
             return None
+        fits = max(self.images // 50, self.batch)  # a fiftieth, as published
         return (
             f"the window of {self.window} images does not close before the last batch of {self.images}: all class "
-            f"weights stay 1, and balance is a plain diversity loss; set e.g. window={max(self.images // 50, self.batch)}"
+            f"weights stay 1, and balance is a plain diversity loss; set e.g. window={fits}"
         )
 
     def training(self) -> TrainSettings:
