@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import __version__
 from ..images.labels import class_name
 from ..perturbation import Perturbation
-from ..perturbation.card import OPEN, BudgetFacts
+from ..perturbation.card import KIND_WORDS, OPEN, UNKNOWN_CLASS, BudgetFacts
 from ..schema import make
 from ..tables import align, percent
 from .comparison import VictimFacts
@@ -26,7 +26,6 @@ from .document import (
 from .intervals import Rate, value_of
 from .results import Evaluation, Row, find_floor
 
-HEADERS = {"none": "data-free", "proxy": "proxy data", "driven": "data-driven"}
 COLUMNS = (
     "victim",
     "clean acc",
@@ -166,7 +165,7 @@ def _header(uap: PatternEntry, result: EvaluationDocument) -> list[str]:
     crafted = f", crafted on {card.victim.name}" if card.victim and card.victim.name else ""
     n = " or ".join(str(count) for count in sorted({victim.n for victim in result.victims}))
     rounding = "8-bit rounded" if result.quantized else "not rounded"
-    kind = HEADERS.get(str(card.data.kind), "unknown data")
+    kind = KIND_WORDS.get(str(card.data.kind), KIND_WORDS[UNKNOWN_CLASS])
     return [
         f"UAP {uap.file}  {card.method.name}, {kind}, {budget.norm} {bound}{crafted}",
         f"data {result.data}  n={n}  {rounding}",
