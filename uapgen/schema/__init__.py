@@ -144,7 +144,7 @@ def _spread(field: dataclasses.Field[Any]) -> bool:
 
 def keys_of(kind: Any) -> list[str]:
     """What a file of `kind` may have, in order."""
-    found = []
+    found: list[str] = []
     for field in fields_of(kind):
         if field.metadata.get("flat"):
             inner = bare(hints_of(kind)[field.name])[0]
