@@ -8,16 +8,13 @@ from pathlib import Path
 from .. import __version__
 from ..images.labels import class_name
 from ..perturbation import Perturbation
-from ..perturbation.card import KIND_WORDS, OPEN, UNKNOWN_CLASS, BudgetFacts
-from ..schema import make
+from ..perturbation.card import KIND_WORDS, UNKNOWN_CLASS, BudgetFacts
 from ..tables import align, percent
-from .comparison import VictimFacts
 from .document import (
     EVALUATION,
     ClassEntry,
     DefendedEntry,
     EvaluationDocument,
-    ImagesEntry,
     PatternEntry,
     ReferenceEntry,
     RowEntry,
@@ -86,14 +83,14 @@ def document(
 
 
 def _victim(evaluation: Evaluation) -> VictimEntry:
-    about = make(VictimFacts, evaluation.victim, "the victim", rules=OPEN)
+    about = evaluation.victim
     h, w = about.input_size[1:]
     return VictimEntry(
         about=about,
         transform=f"{about.interpolation}, crop {about.crop_pct} {about.crop_mode}, {h}x{w}",
         n=evaluation.n,
         clean_accuracy=evaluation.clean_accuracy,
-        data=make(ImagesEntry, evaluation.data, "the images", rules=OPEN),
+        data=evaluation.data,
         environment=evaluation.environment,
         seconds=round(evaluation.seconds, 3),
         warnings=tuple(evaluation.warnings),
@@ -117,7 +114,7 @@ def _defended(evaluation: Evaluation, files: Sequence[str]) -> list[DefendedEntr
 def _entry(
     row: Row, evaluation: Evaluation, accuracy: Rate | None, floor: Row | None, index: int | None, file: str | None
 ) -> RowEntry:
-    classes = int(evaluation.victim["num_classes"])
+    classes = evaluation.victim.num_classes
     targeted = row.targeted or (None, None)
     return RowEntry(
         uap=index,
@@ -126,8 +123,8 @@ def _entry(
         norm=row.norm,
         eps=row.eps,
         eps_255=round(row.eps * 255, 6),
-        victim=evaluation.victim["name"],
-        victim_weights_sha256=evaluation.victim["weights_sha256"],
+        victim=evaluation.victim.name,
+        victim_weights_sha256=evaluation.victim.weights_sha256,
         white_box=row.white_box,
         n=row.n,
         fooling_rate=row.fooling_rate,
