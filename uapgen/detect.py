@@ -33,7 +33,7 @@ CHUNK = 32
 
 
 @dataclass(frozen=True)
-class Finding:
+class Statistic:
     """One of the tests: `p_values` by what was drawn at random, `p` the largest of them, `adjusted` Holm's for both."""
 
     name: str
@@ -51,7 +51,7 @@ class Detection:
     are enough images for a p-value below alpha.
     """
 
-    tests: list[Finding]
+    tests: list[Statistic]
     alpha: float
     rounds: int
     n: int
@@ -102,7 +102,8 @@ def detect(images: Tensor, reference: Tensor | None = None, *, alpha: float = 0.
             found[name] = {"permutation": permutation_p(gram, n, rounds, rng(seed, "detect", "permutation"))}
     largest = [max(values.values()) for values in found.values()]
     tests = [
-        Finding(name, found[name], p, adjusted) for name, p, adjusted in zip(found, largest, holm(largest), strict=True)
+        Statistic(name, found[name], p, adjusted)
+        for name, p, adjusted in zip(found, largest, holm(largest), strict=True)
     ]
     ways = 2 ** (n - blank - 1) if reference is None else math.comb(len(both), n)
     return Detection(tests, alpha, rounds, n, len(both) - n, blank, ways >= len(tests) / alpha, rms, mean)

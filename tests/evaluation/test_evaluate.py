@@ -187,7 +187,7 @@ def test_one_corrupt_image_is_named_and_left_out(tmp_path: Path) -> None:
     result = evaluate(shift(9), victim, open_images(tmp_path, victim.transform, num_classes=2))
     assert result.rows[0].n == 150
     assert result.rows[0].fooling_rate == Rate(9, 150)  # 119 .. 127
-    assert [entry["file"] for entry in result.data["corrupt"]] == ["077_broken.png"]
+    assert [entry.file for entry in result.data.corrupt] == ["077_broken.png"]
     assert any("077_broken.png" in text for text in result.warnings)
     assert int(result.predictions.clean[78]) == -1
     (tmp_path / "078.png").write_bytes(b"")

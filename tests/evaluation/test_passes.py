@@ -79,6 +79,15 @@ def signs() -> Perturbation:
     return Perturbation.create(delta, eps=EPS, method={"name": "signs"}, data={"class": "none"})
 
 
+def test_every_row_of_the_matrix_has_one_name() -> None:
+    layout = predict.Layout(patterns=2, defences=3, references=2)
+    matrix = predict.ClassMatrix(torch.arange(layout.rows).view(-1, 1).expand(-1, 5), layout)
+    named = [matrix.clean(), matrix.adv(0), matrix.adv(1)]
+    named += [row for d in range(3) for row in (matrix.clean(d), matrix.adv(0, d), matrix.adv(1, d))]
+    named += [matrix.reference(0), matrix.reference(1)]
+    assert [int(row[0]) for row in named] == list(range(layout.rows)) == list(range(14))
+
+
 def test_two_bits_by_hand(greys: Path) -> None:
     # Two bits leave 0, 85, 170 and 255, and round from 127.5 and 212.5 on: the threshold at 100 moves to 127.5.
     victim = brightness_victim(threshold=99.5)

@@ -14,9 +14,11 @@ from ..defences import NONE, Defence
 from ..errors import UsageError
 from ..images.sets import ImageSet
 from ..perturbation import Perturbation
-from ..perturbation.card import describe_environment
+from ..perturbation.card import OPEN, describe_environment
 from ..runtime import rng
+from ..schema import make
 from ..victims import Victim
+from .comparison import VictimFacts
 from .passes import ClassMatrix, Looks, count_defended, perturb, predict
 from .per_image import plan_attacks
 from .results import Evaluation, Reference, Subject, clean_accuracy, count_row, describe_data
@@ -72,7 +74,7 @@ def evaluate(
     rows = [count_row(clean, matrix.adv(i), labels, classes, subject) for i, subject in enumerate(subjects)]
     accuracy = clean_accuracy(clean, labels)
     return Evaluation(
-        victim=victim.describe(),
+        victim=make(VictimFacts, victim.describe(), "the victim", rules=OPEN),
         n=rows[0].n,
         clean_accuracy=accuracy,
         rows=rows[:own],

@@ -118,6 +118,6 @@ def write_predictions(path: Path, uaps: Sequence[Perturbation], evaluations: Seq
             defences=np.array(found[0].defences, dtype=np.str_),
             defended_clean=np.stack([p.defended_clean.numpy() for p in found]),
             defended_adv=np.stack([p.defended_adv.numpy() for p in found]),
-            victims=np.array([evaluation.victim["name"] for evaluation in evaluations]),
+            victims=np.array([evaluation.victim.name for evaluation in evaluations]),
             uaps=np.array([uap.sha256 for uap in uaps]),
         )

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from ..images.sets import ImageSet
-from ..perturbation.card import Card
+from ..perturbation.card import OPEN, Card
+from ..schema import make
+from .comparison import VictimFacts
+from .document import ImagesEntry
 from .intervals import Rate
 
 UNREAD = -1  # in predictions: the image could not be decoded
@@ -108,13 +111,13 @@ class Reference:
 class Evaluation:
     """Perturbations on one victim over one set of images: `rows` in the order given, `noise` one per (norm, eps)."""
 
-    victim: dict[str, Any]
+    victim: VictimFacts
     n: int
     clean_accuracy: Rate | None
     rows: list[Row]
     noise: list[Row]
     predictions: Predictions
-    data: dict[str, Any]
+    data: ImagesEntry
     quantized: bool
     seed: int
     warnings: list[str]
@@ -187,9 +190,7 @@ def clean_accuracy(clean: Tensor, labels: Tensor) -> Rate | None:
     return Rate(int((known & (clean == labels)).sum()), n) if n else None
 
 
-def describe_data(images: ImageSet, corrupt: Sequence[tuple[int, str]]) -> dict[str, Any]:
+def describe_data(images: ImageSet, corrupt: Sequence[tuple[int, str]]) -> ImagesEntry:
     """Which images these were; `corrupt` holds (position, reason)."""
-    return {
-        **images.describe(),
-        "corrupt": [{"file": images.names[position], "reason": reason} for position, reason in corrupt],
-    }
+    broken = [{"file": images.names[position], "reason": reason} for position, reason in corrupt]
+    return make(ImagesEntry, {**images.describe(), "corrupt": broken}, "the images", rules=OPEN)

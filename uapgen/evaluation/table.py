@@ -8,16 +8,13 @@ from pathlib import Path
 from .. import __version__
 from ..images.labels import class_name
 from ..perturbation import Perturbation
-from ..perturbation.card import OPEN, BudgetFacts
-from ..schema import make
+from ..perturbation.card import KIND_WORDS, UNKNOWN_CLASS, BudgetFacts
 from ..tables import align, percent
-from .comparison import VictimFacts
 from .document import (
     EVALUATION,
     ClassEntry,
     DefendedEntry,
     EvaluationDocument,
-    ImagesEntry,
     PatternEntry,
     ReferenceEntry,
     RowEntry,
@@ -26,7 +23,6 @@ from .document import (
 from .intervals import Rate, value_of
 from .results import Evaluation, Row, find_floor
 
-HEADERS = {"none": "data-free", "proxy": "proxy data", "driven": "data-driven"}
 COLUMNS = (
     "victim",
     "clean acc",
@@ -87,14 +83,14 @@ def document(
 
 
 def _victim(evaluation: Evaluation) -> VictimEntry:
-    about = make(VictimFacts, evaluation.victim, "the victim", rules=OPEN)
+    about = evaluation.victim
     h, w = about.input_size[1:]
     return VictimEntry(
         about=about,
         transform=f"{about.interpolation}, crop {about.crop_pct} {about.crop_mode}, {h}x{w}",
         n=evaluation.n,
         clean_accuracy=evaluation.clean_accuracy,
-        data=make(ImagesEntry, evaluation.data, "the images", rules=OPEN),
+        data=evaluation.data,
         environment=evaluation.environment,
         seconds=round(evaluation.seconds, 3),
         warnings=tuple(evaluation.warnings),
@@ -118,7 +114,7 @@ def _defended(evaluation: Evaluation, files: Sequence[str]) -> list[DefendedEntr
 def _entry(
     row: Row, evaluation: Evaluation, accuracy: Rate | None, floor: Row | None, index: int | None, file: str | None
 ) -> RowEntry:
-    classes = int(evaluation.victim["num_classes"])
+    classes = evaluation.victim.num_classes
     targeted = row.targeted or (None, None)
     return RowEntry(
         uap=index,
@@ -127,8 +123,8 @@ def _entry(
         norm=row.norm,
         eps=row.eps,
         eps_255=round(row.eps * 255, 6),
-        victim=evaluation.victim["name"],
-        victim_weights_sha256=evaluation.victim["weights_sha256"],
+        victim=evaluation.victim.name,
+        victim_weights_sha256=evaluation.victim.weights_sha256,
         white_box=row.white_box,
         n=row.n,
         fooling_rate=row.fooling_rate,
@@ -166,7 +162,7 @@ def _header(uap: PatternEntry, result: EvaluationDocument) -> list[str]:
     crafted = f", crafted on {card.victim.name}" if card.victim and card.victim.name else ""
     n = " or ".join(str(count) for count in sorted({victim.n for victim in result.victims}))
     rounding = "8-bit rounded" if result.quantized else "not rounded"
-    kind = HEADERS.get(str(card.data.kind), "unknown data")
+    kind = KIND_WORDS.get(str(card.data.kind), KIND_WORDS[UNKNOWN_CLASS])
     return [
         f"UAP {uap.file}  {card.method.name}, {kind}, {budget.norm} {bound}{crafted}",
         f"data {result.data}  n={n}  {rounding}",

@@ -43,9 +43,12 @@ def load(kind: type[Made], path: str | Path) -> Made:
 
 
 def parse(kind: type[Made], text: str, where: str) -> Made:
-    """`load` of a text; `where` stands in messages."""
+    """`load` of a text; `where` stands in messages. A file may say of which schema it is, in `schema`."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not TOML ({error})") from error
+    known = getattr(kind, "SCHEMA", None)
+    if (found := table.pop("schema", known)) != known:
+        raise UsageError(f"{where} has schema {found!r}; expected {known!r}")
     return make(kind, table, where)

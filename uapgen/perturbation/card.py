@@ -23,13 +23,14 @@ OPEN = Rules(closed=False, error=UapgenError)  # a later version may add entries
 DATA_CLASSES = ("none", "proxy", "driven")
 UNKNOWN_CLASS = "unknown"  # a perturbation that somebody else made: nothing here saw what it was crafted on
 
-# In words: what each class of data means, for tables and pages.
+# What each class of data means, what a pattern of it is called, and what it was made from, for tables and pages.
 DATA_WORDS = {
     "none": "no image was seen",
     "proxy": "images unrelated to the victim's task",
     "driven": "images of the victim's domain",
     UNKNOWN_CLASS: "nobody here knows what it was crafted on",
 }
+KIND_WORDS = {"none": "data-free", "proxy": "proxy data", "driven": "data-driven", UNKNOWN_CLASS: "unknown data"}
 SHORT_WORDS = {"none": "no data", "proxy": "proxy data", "driven": "victim's data", UNKNOWN_CLASS: "imported"}
 
 

@@ -69,10 +69,9 @@ def make_page(
 def _evaluation(
     document: EvaluationDocument, folder: Path, predictions: str | Path | None, shown: dict[str, Any]
 ) -> Page:
-    from .classes import classes_section
     from .evaluation import evaluation_page, label, worst_row
-    from .pairs import pairs_section
-    from .pictures import find_uaps
+    from .pictures import find_uaps, pairs_section
+    from .sections import classes_section
 
     uaps, lacking = find_uaps(document, folder)
     worst = worst_row(document)
@@ -94,8 +93,7 @@ def _evaluation(
 
 def _comparison(document: Comparison, folder: Path, shown: dict[str, Any]) -> Page:
     from .comparison import best_rows, comparison_page
-    from .pairs import pairs_section
-    from .pictures import find_crafted
+    from .pictures import find_crafted, pairs_section
 
     uaps, lacking = find_crafted(document, folder)
     pairs = Section("Images and predictions", notes=lacking)

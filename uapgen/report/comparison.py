@@ -13,7 +13,7 @@ from ..perturbation.card import DATA_WORDS, SHORT_WORDS, levels
 from ..tables import percent
 from .page import Page, PageCell, Picture, Section, Table, cells
 from .pictures import drawn, pattern_picture, spectra_picture
-from .victims import honesty, victims_section
+from .sections import honesty, victims_section
 
 
 def comparison_page(document: Comparison, extra: Sequence[Section], uaps: dict[str, Perturbation]) -> Page:

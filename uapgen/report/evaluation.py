@@ -12,7 +12,7 @@ from ..perturbation.card import DATA_WORDS, levels
 from ..tables import percent
 from .page import Page, PageCell, Section, Table, cells, rate_text
 from .pictures import pattern_picture, spectra_picture
-from .victims import honesty, victims_section
+from .sections import honesty, victims_section
 
 
 def worst_row(document: EvaluationDocument) -> RowEntry:

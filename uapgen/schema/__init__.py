@@ -86,14 +86,14 @@ def make(kind: type[Made], table: Any, where: str, default: Made | None = None, 
     values: dict[str, Any] = {field.name: dict(table) for field in fields_of(kind) if field.metadata.get("source")}
     for field in fields_of(kind):
         if field.metadata.get("flat"):
-            values[field.name] = _value(table, hints[field.name], "", where, rules)
+            values[field.name] = _value(table, hints[field.name], "", where, Rules(False, rules.error))
     for key, value in table.items():
         if key in known:
             field = known[key]
             if value is not None or optional(hints[field.name]):  # null is as good as nothing
                 values[field.name] = _value(value, hints[field.name], key, where, rules, _default(field, default))
-        elif rules.closed:
-            raise rules.error(f"{where}: {key} is unknown{did_you_mean(key, known)}; expected {', '.join(known)}")
+        elif rules.closed and key not in (names := keys_of(kind)):
+            raise rules.error(f"{where}: {key} is unknown{did_you_mean(key, names)}; expected {', '.join(names)}")
     for key, field in known.items():
         if default is None and required(field) and field.name not in values:
             if not optional(hints[field.name]):
@@ -140,6 +140,18 @@ def fields_of(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 def _spread(field: dataclasses.Field[Any]) -> bool:
     return any(field.metadata.get(word) for word in ("flat", "source", "apart"))
+
+
+def keys_of(kind: Any) -> list[str]:
+    """What a file of `kind` may have, in order."""
+    found: list[str] = []
+    for field in fields_of(kind):
+        if field.metadata.get("flat"):
+            inner = bare(hints_of(kind)[field.name])[0]
+            found += inner.json_schema()["properties"] if hasattr(inner, "json_schema") else keys_of(inner)
+        elif not _spread(field):
+            found.append(key_of(field))
+    return found
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:

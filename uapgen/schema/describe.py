@@ -15,6 +15,7 @@ def json_schema(kind: type, name: str, *, closed: bool = False) -> dict[str, Any
     """JSON Schema (draft 2020-12) of documents of `kind`, called `name` (such as uapgen.evaluation/1)."""
     sections: dict[str, Any] = {}
     body = _section(kind, sections, closed)
+    body["properties"].setdefault("schema", {"enum": [name]})  # any file may say what it is
     head = {"$schema": DIALECT, "$id": f"urn:{name.replace('.', ':').replace('/', ':')}", "title": name}
     return {**head, **body, **({"$defs": dict(sorted(sections.items()))} if sections else {})}
 

@@ -92,6 +92,6 @@ def assert_robust(
             lines.append(f"{text}: the interval straddles the limit of {100 * max_fooling_rate:.4g}%; give more images")
     if lines:
         raise AssertionError(
-            f"{found.victim['name']} is not robust at {255 * eps:.4g}/255 ({craft}):\n" + "\n".join(lines)
+            f"{found.victim.name} is not robust at {255 * eps:.4g}/255 ({craft}):\n" + "\n".join(lines)
         )
     return found

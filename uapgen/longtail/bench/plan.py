@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ...errors import UsageError
 from ...schema import make
@@ -41,6 +41,8 @@ class BenchPlan:
     classifier: in the loop, trained on each long-tailed set; annotator: on all training images; cas: the recipe of the
         classification accuracy score, or None.
     """
+
+    SCHEMA: ClassVar[str] = "uapgen.bench-plan/1"
 
     data: str
     imbalances: tuple[float, ...]

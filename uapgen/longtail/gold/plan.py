@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ...errors import UsageError
 from .active import Active
@@ -60,6 +61,8 @@ class Rejection:
 @dataclass(frozen=True)
 class GoldPlan:
     """A whole experiment; a part without its section is not run."""
+
+    SCHEMA: ClassVar[str] = "uapgen.gold-plan/1"
 
     data: GoldData
     networks: GoldNetworks

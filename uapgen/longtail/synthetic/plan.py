@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...errors import UsageError, did_you_mean
 from ..classifier.recipe import Recipe
@@ -118,6 +119,8 @@ class SyntheticPlan:
     """Everything that decides the numbers. data, root, num_classes: see `load_data`; test: the test part, where `data`
     is a path. images: of a fixed set, and of an epoch on the fly; 0: as many as real.
     """
+
+    SCHEMA: ClassVar[str] = "uapgen.classify-plan/1"
 
     data: str = "cifar10"
     test: str | None = None
