@@ -11,11 +11,13 @@ from heapq import heappop, heappush
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UapgenError, UsageError
-from .decode import Encoded
 from .tars import Archive, only_tars, read_archive
+
+if TYPE_CHECKING:
+    from .decode import Encoded
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 FOOLBOX = "foolbox"

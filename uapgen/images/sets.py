@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UapgenError, UsageError
 from .decode import as_levels, decode, reason
-from .labels import UNKNOWN, find_labels, foolbox_labels
+from .labels import IMAGENET_CLASSES, UNKNOWN, find_labels, foolbox_labels
 from .listing import FOOLBOX, Listing, find_images, lines_sha256, spread
 from .memory import Memory, in_memory
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..victims import Victim
 
 MAX_CORRUPT = 0.01  # of the images; more than that is a broken copy, not a stray file
-IMAGENET = 1000  # classes, where no victim says how many
 
 Transform = Callable[[Any], Tensor]
 
@@ -209,9 +208,9 @@ def open_images(
     images = gather(data, victim)
     assert isinstance(images.source, Listing)
     if str(data) == FOOLBOX and labels is None:
-        found, notes = foolbox_labels(images.names, classes or IMAGENET)
+        found, notes = foolbox_labels(images.names, classes or IMAGENET_CLASSES)
     else:
-        found, notes = find_labels(images.source, labels, classes or IMAGENET)
+        found, notes = find_labels(images.source, labels, classes or IMAGENET_CLASSES)
     labelled = dataclasses.replace(images, labels=found, notes=(*images.notes, *notes))
     return labelled.spread(limit)
 
