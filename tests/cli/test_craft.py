@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.images.test_doors import pictures, write
+from tests.images.test_tars import pack
 from uapgen.cli import main
 from uapgen.perturbation import Perturbation
 
@@ -206,6 +208,20 @@ def test_the_same_command_again_has_nothing_to_do(place: Path, capsys: pytest.Ca
     assert code == 2
     assert "seed = 0 there, 1 now" in err
     assert "--restart" in err
+
+
+def test_a_tar_crafts_what_its_folder_crafts(place: Path, capsys: pytest.CaptureFixture) -> None:
+    write(place / "data", pictures(deep=False))
+    pack(place / "data.tar", place / "data")
+    small = ["craft", "--victim", "small_victim:build", "--method", "sga", "--budget", "64"]
+    made = []
+    for data in ("data", "data.tar", "data/*/?.png"):
+        code, _, err = run(capsys, *small, "--train-data", data, "-o", "uap.safetensors", "--restart")
+        assert code == 0, err
+        made.append(Perturbation.load("uap.safetensors"))
+        assert made[-1].card["data"]["sources"][0]["n"] == 4
+    assert len({uap.sha256 for uap in made}) == 1
+    assert len({uap.card["data"]["sources"][0]["list_sha256"] for uap in made}) == 1
 
 
 def test_dry_run_writes_nothing(place: Path, capsys: pytest.CaptureFixture) -> None:

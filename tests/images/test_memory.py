@@ -197,7 +197,7 @@ def test_calls_that_lack_something_are_refused(tmp_path: Path) -> None:
         uapgen.open_images(path, nn.Linear(1, 1))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"a str is no victim yet; give uapgen\.load_victim"):
         uapgen.open_images(path, "tv/vgg16")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"open_images\(\(images, labels\), \.\.\.\)"):
+    with pytest.raises(UsageError, match=r"give open_images\(\(images, labels\), \.\.\.\)"):
         uapgen.open_images(PIXELS, brightness_victim(size=16), labels=tmp_path / "x.csv")
     sizes = Items(lambda i: torch.rand(3, 8 + i, 8))
     with pytest.raises(UsageError, match="4 sizes; give open_images"):

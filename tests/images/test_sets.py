@@ -43,6 +43,18 @@ def test_integer_folders_are_indices_whatever_their_order(tmp_path: Path) -> Non
     assert images.notes == ()
 
 
+def test_folders_from_one_are_classes_from_zero(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, *(f"{i:02}/a.png" for i in range(1, 11)))
+    images = open_images(root, to_tensor, num_classes=10)
+    assert dict(zip(images.names, images.labels, strict=True)) == {f"{i:02}/a.png": i - 1 for i in range(1, 11)}
+    assert "start at 1: folder 10 is class 9" in images.notes[0]
+    assert open_images(root, to_tensor, num_classes=11).labels[-1] == 10  # folder 10: a class as it is
+    (root / "0").mkdir()
+    write_grey(root / "0" / "a.png")
+    assert open_images(root, to_tensor, num_classes=10).labels[0] == 0
+    assert "'10' is no class" in open_images(root, to_tensor, num_classes=10).notes[0]
+
+
 def test_as_many_folders_as_classes_are_counted_in_order(tmp_path: Path) -> None:
     root = write_tree(tmp_path, "dog/deep/a.png", "cat/b.png")
     images = open_images(root, to_tensor, num_classes=2)

@@ -84,7 +84,7 @@ def _pictures(path: Path) -> list[_Picture]:
     from ..images.listing import Listing, find_images, is_pattern
 
     if path.is_dir() or path.suffix.lower() == ".tar" or is_pattern(path):
-        listing = find_images(path)
+        listing = find_images(path, UapgenError)
     elif path.is_file():
         listing = Listing(path.parent, [path.name])
     else:

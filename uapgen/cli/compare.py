@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--arch", multiple=True, metavar="[SPEC=]NAME", help="Architecture of a victim file:PATH; repeatable.")
 @click.option("--methods", multiple=True, required=True, metavar="A,B,...", help="Method specs, or all.")
 @click.option("--data", required=True, metavar="DIR|TAR|foolbox", help="Images to measure on.")
-@click.option("--train-data", metavar="DIR", help="Images of the victims' domain, for methods that learn from images.")
+@click.option("--train-data", metavar="DIR|TAR", help="Images of the victims' domain, to craft on.")
 @click.option("--import", "imports", multiple=True, metavar="FILE:UNIT:LAYOUT", help="Somebody's perturbation file.")
 @click.option("--eps", default="10", show_default=True, metavar="LEVELS", help="Bound in levels of 255: 10 or 10/255.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True)

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     "--proxy", metavar="SPEC", help="Images to craft from: procedural, jigsaw, gaussian, ..., folder:DIR (class proxy)."
 )
 @click.option("--proxy-filter", type=click.Choice(["gold"]), help="Keep the GAN's under-represented samples (cbgan).")
-@click.option("--train-data", metavar="DIR", help="Images of the victim's own domain to craft from (class driven).")
+@click.option("--train-data", metavar="DIR|TAR", help="Images of the victim's own domain to craft from (class driven).")
 @click.option("--target", type=int, metavar="CLASS", help="Lead every image to this class.")
 @click.option("--tile", type=int, default=1, show_default=True, help="Repeat the pattern TILE x TILE times.")
-@click.option("--stop-on", metavar="DIR", help="Images to stop and select on, for methods that do so (class driven).")
+@click.option("--stop-on", metavar="DIR|TAR", help="Images to stop and select on, for methods that do (class driven).")
 @click.option("--through", metavar="LIST", help="Craft so that it survives these defences: jpeg75,none,shift4,...")
 @click.option(
     "--set",

@@ -19,8 +19,8 @@ FAILED, INCONCLUSIVE = 1, 4
 
 
 @click.command("detect")
-@click.argument("data", metavar="DIR")
-@click.option("--reference", metavar="DIR", help="Other, clean images of the same kind and size.")
+@click.argument("data", metavar="DIR|TAR")
+@click.option("--reference", metavar="DIR|TAR", help="Other, clean images of the same kind and size.")
 @click.option("--alpha", type=float, default=0.01, show_default=True, help="False-alarm rate, from 0.0001 to 0.5.")
 @click.option("--size", type=click.IntRange(min=16), metavar="N", help="Bring all images to N x N pixels first.")
 @click.option(
@@ -52,7 +52,7 @@ def command(
     fail: bool,
     threads: int | None,
 ) -> None:
-    """Do the images in DIR (a folder, or 'foolbox') carry one common additive pattern, as a UAP is?
+    """Do the images in DIR (a folder, a tar, or 'foolbox') carry one common additive pattern, as a UAP is?
 
     Two tests: of the mean over images of what a blur takes away, and of the phases of their spectra. Among streams of
     images without a common pattern, at most a share --alpha is called detected (Holm's correction for two tests).

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("harden")
 @victim_options
-@click.option("--data", required=True, metavar="DIR", help="Images to train on and to measure with, or 'foolbox'.")
+@click.option("--data", required=True, metavar="DIR|TAR|foolbox", help="Images to train on and to measure with.")
 @click.option("--labels", type=click.Path(path_type=Path), metavar="CSV", help="Header file,label, as for 'evaluate'.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N images, evenly spread over DIR.")
 @click.option("--eps", default="10", show_default=True, metavar="LEVELS", help="Bound of delta in levels of 255.")

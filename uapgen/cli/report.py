@@ -16,7 +16,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 @click.option("--format", "form", type=click.Choice(["html", "md"]), help="[default: as FILE ends]")
 @click.option("--predictions", type=_FILE, metavar="FILE.npz", help="Of evaluate --predictions: adds rates by class.")
-@click.option("--images", metavar="DIR", help="Pictures to show, clean and perturbed.  [default: foolbox's samples]")
+@click.option("--images", metavar="DIR|TAR", help="Pictures to show, clean and perturbed.  [default: foolbox's]")
 @click.option("--victim", metavar="SPEC", help="How to load the victim, where its recorded name does not say it.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N")
 def command(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..attacks import parse_budget
 from ..distributed import from_main, is_main
-from ..errors import UsageError, did_you_mean
+from ..errors import UapgenError, UsageError, did_you_mean
 from ..evaluation.comparison import COMPARISON, Comparison
 from ..images.listing import find_images
 from ..images.sets import ImageSet, open_images
@@ -148,5 +148,5 @@ def _in_fp32(victim: Victim) -> Victim:
 def _describe_folder(path: str | Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
-    listing = find_images(path)
+    listing = find_images(path, UapgenError)
     return describe_files(str(path), {name: listing.size(name) for name in listing.names})

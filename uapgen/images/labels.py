@@ -161,7 +161,9 @@ def _index(text: str, num_classes: int) -> int | None:
 
 
 def folder_labels(names: Sequence[str], num_classes: int) -> Found:
-    """Labels from the first folder of each name: WordNet names, integers, or as many folders as classes (sorted)."""
+    """Labels from the first folder of each name: WordNet names, integers (from 0, or all from 1), or as many folders as
+    classes (sorted).
+    """
     folders = sorted({name.split("/")[0] for name in names if "/" in name})
     if not folders:
         return [UNKNOWN] * len(names), ["labels unknown (no folders, no labels.csv): fooling rates only"]
@@ -170,6 +172,9 @@ def folder_labels(names: Sequence[str], num_classes: int) -> Found:
     if not named and len(folders) == num_classes:
         named = {folder: index for index, folder in enumerate(folders)}
         notes = [f"labels are the {num_classes} folders in alphabetical order"]
+    elif all(map(str.isdecimal, folders)) and sorted(map(int, folders)) == list(range(1, num_classes + 1)):
+        named = {folder: int(folder) - 1 for folder in folders}
+        notes = [f"labels are the folders' numbers, which start at 1: folder {num_classes} is class {num_classes - 1}"]
     labels = [named.get(name.split("/")[0], UNKNOWN) if "/" in name else UNKNOWN for name in names]
     unknown = labels.count(UNKNOWN)
     if unknown:

@@ -11,11 +11,13 @@ from heapq import heappop, heappush
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UapgenError, UsageError
-from .decode import Encoded
 from .tars import Archive, only_tars, read_archive
+
+if TYPE_CHECKING:
+    from .decode import Encoded
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 FOOLBOX = "foolbox"
@@ -52,12 +54,12 @@ def lines_sha256(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def find_images(data: str | Path) -> Listing:
+def find_images(data: str | Path, error: type[UapgenError] = UsageError) -> Listing:
     """The images of a folder, of a .tar, of a folder that holds .tar files and no image, or of what a pattern such as
     photos/*/0*.jpg matches (files, folders, tars; ** is any depth). "foolbox" is the samples inside that package.
 
     Hidden files and folders are left out. Links are followed, and no folder is entered twice. Reads no image.
-    Raises UsageError for what is missing or holds no image, UapgenError for a tar that cannot be read.
+    Raises `error` for what is missing or holds no image, UapgenError for a tar that cannot be read.
     """
     if str(data) == FOOLBOX:
         root = _foolbox_folder()
@@ -69,14 +71,14 @@ def find_images(data: str | Path) -> Listing:
         found = _walk(root)
     else:
         what = "is a file" if root.exists() else "is not there"
-        raise UsageError(f"data {str(data)!r} {what}; expected a folder of images, a .tar, or {FOOLBOX!r}")
+        raise error(f"data {str(data)!r} {what}; expected a folder of images, a .tar, or {FOOLBOX!r}")
     names = sorted(name for name in found.names if _matches(name.split("/"), pattern))
     if names:
         return Listing(root, names, None, found.notes)
     tars = [tar for tar in found.tars if tar == root or _matches(tar.relative_to(root).parts, pattern)]
     archive = read_archive(root, only_tars(tars), EXTENSIONS)
     if not archive.images:
-        raise UsageError(f"{data} holds no image; expected files such as .jpg or .png, in it, its folders or its tars")
+        raise error(f"{data} holds no image; expected files such as .jpg or .png, in it, its folders or its tars")
     return Listing(root, sorted(archive.images), archive, found.notes)
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UapgenError, UsageError
 from .decode import as_levels, decode, reason
-from .labels import UNKNOWN, find_labels, foolbox_labels
+from .labels import IMAGENET_CLASSES, UNKNOWN, find_labels, foolbox_labels
 from .listing import FOOLBOX, Listing, find_images, lines_sha256, spread
 from .memory import Memory, in_memory
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..victims import Victim
 
 MAX_CORRUPT = 0.01  # of the images; more than that is a broken copy, not a stray file
-IMAGENET = 1000  # classes, where no victim says how many
 
 Transform = Callable[[Any], Tensor]
 
@@ -194,31 +193,39 @@ def open_images(
 
     Raises UsageError for what is missing, holds no image or is of another type, and for labels that do not fit.
     """
-    images = gather(data, victim, limit=None if isinstance(data, str | Path) else limit)
-    source, classes = images.source, num_classes or getattr(victim, "num_classes", None)
-    if isinstance(source, Memory):
+    classes = num_classes or getattr(victim, "num_classes", None)
+    if not isinstance(data, str | Path):
         if labels is not None:
             raise UsageError(
-                f"labels {labels} are for files; give images in memory as open_images((images, labels), ...)"
+                f"labels {labels} are for files; give open_images((images, labels), ...) for images in memory"
             )
-        if classes and not UNKNOWN <= min(images.labels) <= max(images.labels) < classes:
-            wrong = next(label for label in images.labels if not UNKNOWN <= label < classes)
+        images = gather(data, victim, limit=limit)
+        if classes and (wrong := [label for label in images.labels if not UNKNOWN <= label < classes]):
             raise UsageError(
-                f"label {wrong} is no class of this victim; expected 0..{classes - 1}, or -1 where unknown"
+                f"label {wrong[0]} is no class of this victim; expected 0..{classes - 1}, or -1 where unknown"
             )
         return images
-    if isinstance(data, ImageSet):
-        return images
+    images = gather(data, victim)
+    assert isinstance(images.source, Listing)
     if str(data) == FOOLBOX and labels is None:
-        found, notes = foolbox_labels(source.names, classes or IMAGENET)
+        found, notes = foolbox_labels(images.names, classes or IMAGENET_CLASSES)
     else:
-        found, notes = find_labels(source, labels, classes or IMAGENET)
+        found, notes = find_labels(images.source, labels, classes or IMAGENET_CLASSES)
     labelled = dataclasses.replace(images, labels=found, notes=(*images.notes, *notes))
     return labelled.spread(limit)
 
 
-def gather(data: Any, victim: Victim | Transform | None = None, *, limit: int | None = None) -> ImageSet:
-    """`open_images` without a look for labels of files: images to craft on. An ImageSet is taken as it is."""
+def gather(
+    data: Any,
+    victim: Victim | Transform | None = None,
+    *,
+    limit: int | None = None,
+    error: type[UapgenError] = UsageError,
+) -> ImageSet:
+    """`open_images` without a look for labels of files: images to craft on. An ImageSet is taken as it is.
+
+    Raises `error` for files that are missing, UsageError for what is of another type.
+    """
     if isinstance(victim, nn.Module | str):
         what = "load_victim(name)" if isinstance(victim, str) else "Victim(module, preprocessing=Preprocessing(...))"
         raise UsageError(f"a {type(victim).__name__} is no victim yet; give uapgen.{what}")
@@ -228,7 +235,7 @@ def gather(data: Any, victim: Victim | Transform | None = None, *, limit: int | 
     if isinstance(data, str | Path):
         if transform is None:
             raise UsageError(f"files are resized for a victim; give open_images({str(data)!r}, victim)")
-        listing = find_images(data)
+        listing = find_images(data, error)
         images = ImageSet(listing, listing.names, [UNKNOWN] * len(listing.names), transform, listing.notes)
     else:
         memory = in_memory(data, limit)

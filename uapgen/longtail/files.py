@@ -74,7 +74,7 @@ def folder(path: str | Path, *, size: int) -> LabelledImages:
     """The images of a folder, of tars, or of a pattern of paths, with the labels that they say themselves (see
     `own_labels`); resized until they cover size x size, then centre-cropped.
     """
-    listing, crop = find_images(path), centre_crop(size)
+    listing, crop = find_images(path, UapgenError), centre_crop(size)
 
     def read(i: int) -> Tensor:
         name = listing.names[i]

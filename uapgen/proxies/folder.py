@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import UapgenError, UsageError
 from ..images.sets import Transform, gather
 from ..perturbation.card import DATA_CLASSES
 from .base import Device
@@ -20,8 +20,8 @@ class Folder:
     """What `uapgen.open_images` takes, in its order; batches draw with replacement.
 
     `victim`, or a transform such as `Victim.transform`, says how pictures become (3,H,W). Each is decoded once, at the
-    first batch, and kept as uint8. Raises UsageError for a bad class and for what holds no image, and at the first
-    batch UapgenError for a file that cannot be read.
+    first batch, and kept as uint8. Raises UsageError for a bad class, UapgenError for what holds no image, and at
+    the first batch for a file that cannot be read.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Folder:
     ) -> None:
         if data_class not in DATA_CLASSES[1:]:
             raise UsageError(f"a folder of images is 'proxy' or 'driven', not {data_class!r}")
-        self.images, self.data_class = gather(images, victim), data_class
+        self.images, self.data_class = gather(images, victim, error=UapgenError), data_class
         self.device = torch.device(device)
         self._pixels: Tensor | None = None
 
