@@ -136,7 +136,7 @@ def test_every_method_keeps_budget_and_seed(method: str, tiny_victim: Victim) ->
 
 
 @pytest.mark.parametrize("method", [m for m in ALL if m != "noise"])
-def test_every_method_beats_noise(method: str, tiny_victim: Victim) -> None:
+def test_every_method_beats_noise(method: str, frail_victim: Victim) -> None:
     """The victim's filters add up what hangs together, so that patterns move its last layer more than random signs.
 
     A loss on its answers finds the weak spot that it was given, at times with a small pattern. Bounds are half of what
@@ -144,10 +144,10 @@ def test_every_method_beats_noise(method: str, tiny_victim: Victim) -> None:
     """
     pictures, _ = gratings(400, seed=77)
     source = Pictures() if find_method(method).images == "driven" else None
-    last = tiny_victim.layers()[-1:]
+    last = frail_victim.layers()[-1:]
 
     def seen(images: Tensor) -> tuple[Tensor, Tensor]:
-        probe = tiny_victim.probe(images, layers=last)
+        probe = frail_victim.probe(images, layers=last)
         return probe.layers[0].float().flatten(1), probe.logits.argmax(1)
 
     def effect(uap: Perturbation) -> tuple[float, float]:
@@ -157,8 +157,8 @@ def test_every_method_beats_noise(method: str, tiny_victim: Victim) -> None:
 
     eps = 24 / 255
     params = SMALL.get(method, {}) | ({"least_likely": False} if method == "gap" else {})
-    uap = craft(tiny_victim, method=method, source=source, eps=eps, budget=1500, **params)
-    (moved, rate), (by_noise, floor) = effect(uap), effect(craft(tiny_victim, method="noise", eps=eps))
+    uap = craft(frail_victim, method=method, source=source, eps=eps, budget=1500, **params)
+    (moved, rate), (by_noise, floor) = effect(uap), effect(craft(frail_victim, method="noise", eps=eps))
     if method in FOOLING:
         assert rate > floor + 0.3  # 0.8 to 0.9 were seen
     else:
