@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a measured perturbation: an environment, a data-free UAP for the embedded victim, its fooling rate, its picture.
-# About five minutes on two CPU cores after the install. OUT=DIR chooses where results go, BUDGET=standard a stronger pattern.
+# Crafting takes three to eight minutes on two CPU cores (187 to 460 seconds, by processor). OUT=DIR chooses where results go, BUDGET=standard a stronger pattern.
 source "$(dirname "$0")/environment.sh"
 install lite
 out=${OUT:-quickstart-out}

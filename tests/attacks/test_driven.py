@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.attacks.test_registered import EPS, SMALL, Killed, NearGrey, Pictures, linear_victim
-from tests.conftest import TINY, gratings
+from tests.conftest import SEED, TINY, gratings
 from uapgen.attacks import Crafting, craft
 from uapgen.attacks.core.labels import affordable, labels_of, predict
 from uapgen.attacks.core.optimise import optimise
@@ -186,7 +186,7 @@ def jacobian(f: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 @pytest.fixture
 def small_victim() -> Victim:
-    torch.manual_seed(2)
+    torch.manual_seed(2 + SEED)
     module = nn.Sequential(
         nn.Conv2d(3, 4, 3, 2), nn.Tanh(), nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4, 3)
     )

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.conftest import TINY, gratings, tiny_net
+from tests.conftest import SEED, TINY, gratings, tiny_net
 from tests.test_runfolder import another_process
 from uapgen.attacks import Crafting, Method
 from uapgen.attacks.core.method import _METHODS
@@ -47,7 +47,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 @pytest.fixture
 def other_victim() -> Victim:
-    torch.manual_seed(4)
+    torch.manual_seed(4 + SEED)
     net = tiny_net(width=4).train()
     with torch.no_grad():
         net(torch.rand(64, 3, 24, 24))

@@ -155,7 +155,7 @@ def test_training_moves_towards_the_real_images(tmp_path: Path) -> None:
     settings = TrainSettings(16, hinge, lr_g=2e-3, lr_d=2e-3, ema_halflife=200.0, ema_start=1000)
     train_gan(g, d, plain, settings, folder=tmp_path, images=1600, device="cpu")
     after = (g(z).mean((0, 2, 3)) - target.flatten()).abs().max()
-    assert after.item() < 0.5 * before.item()
+    assert after.item() < 0.5 * before.item()  # 0.03 to 0.15 of it were seen
 
 
 def test_the_extra_loss_reaches_the_generator_only(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_scores_of_real_images_are_what_they_should_be(judge_of_brightness: Vict
     assert figures["kl"]["value"] == pytest.approx(0, abs=1e-9)
     assert figures["Frechet-annotator"]["value"] == pytest.approx(0, abs=1e-6)
     assert figures["precision-annotator"]["value"] == figures["label agreement"]["value"] == 1
-    assert figures["CAS"]["value"] > 0.5  # chance is 0.2
+    assert figures["CAS"]["value"] > 0.4  # chance is 0.2; 0.6 to 1.0 were seen
     one_class = data.images[data.labels == 2]
     worse = Judge(judge_of_brightness, data, cas=cas, kid_blocks=2, pairs=5).score(one_class, None, data.counts())
     assert worse["kl"]["value"] == pytest.approx(math.log(CLASSES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.conftest import TINY, gratings, tiny_net
+from tests.conftest import SEED, TINY, gratings, tiny_net
 from uapgen.attacks import craft
 from uapgen.errors import UsageError
 from uapgen.evaluation.fooling import _is_white_box
@@ -14,7 +14,7 @@ from uapgen.victims import Ensemble, Preprocessing, Victim, split_specs
 
 
 def member(seed: int, size: int = 32, classes: int = 10) -> Victim:
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + SEED)
     own = TINY if size == 32 else Preprocessing(input_size=(3, size, size), mean=(0.1,) * 3, std=(0.3,) * 3)
     net = tiny_net(classes, width=4)
     return Victim(net, name=f"net{seed}", preprocessing=own, device="cpu", precision="fp32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.conftest import SEED
 from uapgen.attacks.core.generators import PerturbationGenerator
 from uapgen.runtime import rng
 
@@ -45,14 +46,14 @@ def test_seed_decides_the_weights_and_leaves_torchs_own_alone() -> None:
 
 def test_it_can_learn_a_pattern() -> None:
     target = EPS * (torch.arange(32) % 2 * 2.0 - 1).expand(1, 3, 32, 32)  # the highest frequency there is
-    network = PerturbationGenerator((32, 32), EPS, width=8)
+    network = PerturbationGenerator((32, 32), EPS, width=8, seed=SEED)
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for step in range(60):
         loss = (network(network.latents(2, rng(0, step))) - target).square().mean() / EPS**2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.1
+    assert loss.item() < 0.1  # 0.002 to 0.008 were seen; a constant has 1
 
 
 def test_a_centred_generator_does_not_get_stuck_in_one_colour() -> None:
@@ -64,7 +65,7 @@ def test_a_centred_generator_does_not_get_stuck_in_one_colour() -> None:
     board = (row.view(-1, 1) + row) % 2 * 2.0 - 1
     reached = {}
     for centred in (True, False):
-        network = PerturbationGenerator((64, 64), EPS, width=16, centred=centred)
+        network = PerturbationGenerator((64, 64), EPS, width=16, centred=centred, seed=SEED)
         optimizer = torch.optim.Adam(network.parameters(), 3e-3)
         for step in range(40):
             delta = network(network.latents(4, rng(0, step))) / EPS
