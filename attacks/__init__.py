@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (  # noqa: F401 (importing a method registers it)
     aaa,
     at_uap,
+    cbgan,
     cosine_uap,
     df_uap,
     dm_uap,
@@ -24,7 +25,6 @@ from . import (  # noqa: F401 (importing a method registers it)
     trm_uap,
     uap,
 )
-from .cbgan import method  # noqa: F401
 from .core.craft import carry_out, craft
 from .core.method import Method, Parameter, find_method, methods, register
 from .core.plan import BUDGETS, CraftPlan, check_craft, check_sharing, parse_budget

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from .core.held_out import HeldOut
 from .core.impressions import ImpressionSettings, class_impressions
 from .core.layerwise import need_layers
 from .core.method import at_least, register, within
 from .core.run import Crafting
+from .core.selection import HeldOut
 from .nag import NagSettings, train_nag
 
 

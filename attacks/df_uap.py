@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .core.labels import label_gradient
+from .core.losses import label_gradient
 from .core.method import above, at_least, register
 from .core.optimise import optimise
 from .core.run import Crafting

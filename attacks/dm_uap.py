@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..victims import Victim
-from .core.labels import affordable, predict
-from .core.losses import classification
+from .core.losses import affordable, classification, predict
 from .core.method import above, at_least, register, within
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting

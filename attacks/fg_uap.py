@@ -11,8 +11,8 @@ from .core.losses import cosine
 from .core.method import above, at_least, register
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting
+from .core.selection import stop_on_images
 from .core.steps import AdamStep, random_start
-from .core.stopping import stop_on_images
 
 
 @register("fg-uap", paper="Ye et al., 2022", year=2022, images="driven", norms=("linf", "l2"), stops=True)

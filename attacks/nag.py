@@ -12,12 +12,12 @@ from torch import Tensor
 from ..proxies import ProxySource
 from ..victims import Victim
 from .core.generators import PerturbationGenerator, Training, Without, offer, shrunk, step, strength
-from .core.held_out import HeldOut
-from .core.labels import predict
 from .core.layerwise import layer_names, need_layers
+from .core.losses import predict
 from .core.method import above, at_least, register, within
 from .core.optimise import repeat
 from .core.run import Crafting
+from .core.selection import HeldOut
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..perturbation.ball import project
-from .core.labels import label_loss, labels_of
+from .core.losses import label_loss, labels_of
 from .core.method import above, at_least, one_of, register
 from .core.optimise import gradient_of, optimise
 from .core.run import Crafting

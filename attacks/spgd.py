@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .core.labels import affordable, label_gradient, label_loss
+from .core.losses import affordable, label_gradient, label_loss
 from .core.method import above, at_least, one_of, register
 from .core.optimise import optimise
 from .core.run import Crafting

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UnfitVictimError, did_you_mean
 from ..victims import Victim
-from .core.labels import affordable
+from .core.losses import affordable
 from .core.method import above, at_least, register, within
 from .core.optimise import repeat
 from .core.plan import CraftPlan

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..perturbation.ball import project
-from .core.labels import predict
+from .core.losses import predict
 from .core.method import at_least, one_of, register, within
 from .core.optimise import repeat
 from .core.run import Crafting

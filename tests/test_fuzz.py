@@ -19,12 +19,12 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.evaluation.test_evaluate import brightness_victim, shift
+from tests.evaluation.test_fooling import brightness_victim, shift
 from tests.gate.test_gate import FUZZ, leaves, mutations
+from tests.images.test_decode_tars import pack
 from tests.images.test_sets import write_tree
-from tests.images.test_tars import pack
-from uapgen.cli.config import _table, _values
 from uapgen.cli.evaluate import command as evaluate_command
+from uapgen.cli.options import _table, _values
 from uapgen.cli.show import command as show
 from uapgen.errors import UapgenError
 from uapgen.evaluation import evaluate

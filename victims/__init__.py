@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .checks import check_victim
-from .cost import Cost
 from .ensemble import Ensemble
-from .load import announce, load_victim
+from .hooks import Cost
+from .load import announce, check_victim, load_victim
 from .spec import split_specs
 from .victim import Preprocessing, Probe, Victim
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import UsageError
-from .layers import keep_input, pooled
+from .hooks import keep_input, pooled
 from .victim import Probe, Victim
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UapgenError, UsageError
-from .config import Loaded, adjusted
+from .spec import Loaded, adjusted
 from .victim import Preprocessing
 
 SUFFIXES = (".onnx", ".pt2", ".torchscript")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import UapgenError
-from .config import Loaded, adjusted, seeded_init
+from .spec import Loaded, adjusted, seeded_init
 from .victim import Preprocessing
 
 PROCESSOR = "preprocessor_config.json"

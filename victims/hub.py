@@ -8,10 +8,9 @@ from typing import Any
 from torch import nn
 
 from ..errors import UapgenError, UsageError, did_you_mean
-from .config import Loaded, seeded_init
 from .hf import load_transformers, saved_by_timm
 from .network import hub_cached, hub_offline, need_network, torch_cache
-from .spec import Spec
+from .spec import Loaded, Spec, seeded_init
 from .victim import Preprocessing
 from .weights import load_state, mismatches, read_state_dict
 

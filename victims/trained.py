@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..errors import UapgenError, UsageError
 from ..runfolder import load_state
 from ..runtime import rng
-from .config import Preprocessing
+from .spec import Preprocessing
 from .victim import Victim
 from .weights import load_state as fill
 from .weights import read_state_dict

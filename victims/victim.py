@@ -12,12 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed.rows import own, share, whole
-from ..distributed.sums import summed
+from ..distributed.rows import own, share, summed, whole
 from ..errors import UapgenError, UsageError
 from ..runtime import module_sha256, resolve_device, resolve_precision
-from .cost import Cost
-from .layers import keep_input, keep_output, pooled
+from .hooks import Cost, keep_input, keep_output, pooled
 
 
 @dataclass(frozen=True)

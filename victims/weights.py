@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UapgenError
-from .config import FIELDS
+from .spec import FIELDS
 
 _RESAVE = "re-save with safetensors.torch.save_file(model.state_dict(), 'FILE.safetensors')"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ...distributed.sums import sum_gradients
+from ...distributed.rows import sum_gradients
 from ...proxies import ProxySource
 from ..core.generators import PerturbationGenerator, Training
 from ..core.losses import displacement_similarity

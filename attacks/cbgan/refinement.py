@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ...images.warp import random_shuffle, unchanged
 from ...proxies import DeltaCrops, GaussianPrior, PinkNoise, ProxySource
-from ..core.held_out import HeldOut
 from ..core.method import above, at_least, within
 from ..core.optimise import Gradient, geometric, gradient_of, optimise
 from ..core.run import Crafting
+from ..core.selection import HeldOut
 from ..core.steps import AdamStep
 from .objective import Objective
 

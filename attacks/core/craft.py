@@ -15,9 +15,8 @@ from ...perturbation.ball import project
 from ...proxies import ProxySource, combined_class
 from ...runfolder import RunFolder
 from ...victims import Victim
-from .eot import behind
 from .plan import EPS, CraftPlan, check_craft
-from .run import Callback, Crafting, Snapshots
+from .run import Callback, Crafting, Snapshots, behind
 
 
 def craft(

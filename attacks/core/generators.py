@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...distributed.sums import sum_gradients
+from ...distributed.rows import sum_gradients
 from ...errors import UapgenError
 from ...proxies import ProxySource
 from ...runfolder import load_optimizer_tensors, optimizer_tensors

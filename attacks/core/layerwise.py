@@ -14,8 +14,8 @@ from .curricula import CurriculumPrior, Schedule
 from .optimise import gradient_of, optimise
 from .plan import CraftPlan
 from .run import Crafting
+from .selection import StopOnImages, stop_on_images
 from .steps import HalvingStep, random_start
-from .stopping import StopOnImages, stop_on_images
 
 # The public runs of TRM-UAP and PSP-UAP end after 2,000 to 4,000 iterations of the 10,000 allowed.
 PUBLISHED_ITERATIONS = 4000

@@ -12,8 +12,8 @@ from torch import Tensor
 from ...errors import UapgenError
 from ...perturbation.ball import project
 from .run import Crafting
+from .selection import StopOnImages
 from .steps import Step, saturation
-from .stopping import StopOnImages
 
 Gradient = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Any]]]
 

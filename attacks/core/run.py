@@ -1,7 +1,12 @@
-"""What every method is handed: the victim, the images, the budget, and the run's place on disk with its snapshots."""
+"""What every method is handed: the victim (behind defences, where it crafts through them), the images, the budget, and
+the run's place on disk with its snapshots.
+
+Through defences: the expectation over transformations (Athalye et al., ICML 2018).
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ...defences import Defence
 from ...distributed import from_main, is_main
 from ...perturbation.ball import project
 from ...proxies import ProxySource
@@ -163,3 +169,20 @@ class Snapshots:
 
     def _file(self, mark: int) -> Path:
         return self.folder / f"at-{mark}.safetensors"
+
+
+def behind(victim: Victim, defences: Sequence[Defence], draw: Callable[[], torch.Generator]) -> Victim:
+    """`victim` behind one of `defences`, drawn anew for every batch from `draw()`: what any method then attacks.
+
+    Both images and perturbed images pass, as they do in an evaluation behind a defence; codecs and roundings are
+    replaced by forms that have a gradient. Weights are shared, and `victim` itself stays as it is.
+    """
+
+    def transform(x: Tensor) -> Tensor:
+        generator = draw()
+        chosen = defences[int(torch.randint(len(defences), (), generator=generator))]
+        return chosen.crafted_through(x, generator)
+
+    defended = copy.copy(victim)
+    defended.before, defended.through = transform, [defence.name for defence in defences]
+    return defended

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from tests.attacks.test_registered import EPS, SMALL, Killed, NearGrey, Pictures, linear_victim
 from tests.conftest import SEED, TINY, gratings
 from uapgen.attacks import Crafting, craft
-from uapgen.attacks.core.labels import affordable, labels_of, predict
+from uapgen.attacks.core.losses import affordable, labels_of, predict
 from uapgen.attacks.core.optimise import optimise
 from uapgen.attacks.core.run import Snapshots
+from uapgen.attacks.core.selection import StopOnImages
 from uapgen.attacks.core.steps import SteepestStep, steepest
-from uapgen.attacks.core.stopping import StopOnImages
 from uapgen.attacks.df_uap import bounded_lead
 from uapgen.attacks.dm_uap import Twin
 from uapgen.attacks.sv_uap import dual_power, layer_map, pull_back

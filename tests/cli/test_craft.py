@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.images.test_decode_tars import pack
 from tests.images.test_doors import pictures, write
-from tests.images.test_tars import pack
 from uapgen.cli import main
 from uapgen.perturbation import Perturbation
 

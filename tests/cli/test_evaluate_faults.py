@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.cli.test_evaluate import run, workplace
-from tests.evaluation.test_evaluate import brightness_victim, shift
+from tests.evaluation.test_fooling import brightness_victim, shift
 from tests.test_runfolder import another_process
 from uapgen.cli import main
 from uapgen.errors import UapgenError

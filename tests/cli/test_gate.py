@@ -13,7 +13,7 @@ from PIL import Image
 from tests.cli.test_evaluate import VICTIM
 from uapgen.cli.evaluate import command
 from uapgen.evaluation.stored import load_results
-from uapgen.gate.gate import check_limit, gate
+from uapgen.gate import check_limit, gate
 from uapgen.gate.policy import Check, Policy
 from uapgen.perturbation import Perturbation
 

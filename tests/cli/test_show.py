@@ -13,11 +13,11 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from tests.perturbation.test_perturbation import EPS, make, noise
+from tests.perturbation.test_uap import EPS, make, noise
 from uapgen.cli.apply import command as apply_command
 from uapgen.cli.apply import plan_names
-from uapgen.cli.import_ import command as import_command
 from uapgen.cli.show import command as show_command
+from uapgen.cli.show import import_command
 from uapgen.errors import UapgenError, UsageError
 from uapgen.perturbation import Perturbation
 

@@ -17,7 +17,7 @@ from uapgen.compare.store import Clock, file_name
 from uapgen.errors import UapgenError, UsageError
 from uapgen.evaluation.comparison import CellEntry
 from uapgen.evaluation.intervals import Rate
-from uapgen.experiments.records import Lines
+from uapgen.experiments.cells import Lines
 from uapgen.perturbation.card import OPEN
 from uapgen.perturbation.picture import low_share, radial_spectrum
 from uapgen.schema import make

@@ -16,7 +16,7 @@ from uapgen.attacks import craft, find_method
 from uapgen.attacks.core.losses import activation_energy, agreement, log_energy
 from uapgen.attacks.trm_uap import truncated_ratio
 from uapgen.distributed import rows as shares
-from uapgen.distributed.sums import summed
+from uapgen.distributed.rows import summed
 from uapgen.errors import UapgenError, UsageError
 from uapgen.gan.proxy_gan import ProxyGanSettings, proxy_gan
 from uapgen.gan.victim_loss import TermWeights, VictimTerms

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.utils import save_image
 
 from tests.conftest import TINY, gratings
-from tests.evaluation.test_evaluate import brightness_victim, shift
+from tests.evaluation.test_fooling import brightness_victim, shift
 from uapgen.defences import parse_defences
 from uapgen.errors import UsageError
 from uapgen.evaluation import Evaluation, Rate, Session, evaluate

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from uapgen.errors import UapgenError, UsageError
-from uapgen.experiments.cells import Cells, Experiment, Record, describe_failure
+from uapgen.experiments.cells import Cells, Experiment, Lines, Record, describe_failure
 from uapgen.experiments.jobs import PerProcess, in_processes
-from uapgen.experiments.records import Lines
 
 KEYS = ("n", "part")
 SQUARES = [{"n": n, "part": "square", "value": n * n} for n in range(6)]

@@ -34,7 +34,7 @@ from uapgen.gan import (
     train_gan,
 )
 from uapgen.gan.conditional import label_norm
-from uapgen.gan.spectral import largest_singular
+from uapgen.gan.losses import largest_singular
 from uapgen.runfolder import load_state
 from uapgen.runtime import rng
 

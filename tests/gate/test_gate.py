@@ -19,7 +19,7 @@ from uapgen.errors import UapgenError, UsageError
 from uapgen.evaluation import Rate
 from uapgen.evaluation.intervals import Z95, wilson
 from uapgen.evaluation.stored import load_results, read_results
-from uapgen.gate.gate import FAILED, INCONCLUSIVE, PASSED, change, check_limit, gate
+from uapgen.gate import FAILED, INCONCLUSIVE, PASSED, change, check_limit, gate
 from uapgen.gate.junit import to_junit, to_markdown
 from uapgen.gate.policy import Check, Policy, load_policy
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from tests.evaluation.test_evaluate import brightness_victim, shift
-from tests.images.test_tars import pack
+from tests.evaluation.test_fooling import brightness_victim, shift
+from tests.images.test_decode_tars import pack
 from uapgen.attacks import craft
 from uapgen.cli.apply import command as apply_command
 from uapgen.cli.detect import _read as detect_read

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.images.test_decode_tars import pack
 from tests.images.test_sets import write_grey, write_tree
-from tests.images.test_tars import pack
 from uapgen.errors import UapgenError, UsageError
 from uapgen.images.listing import EXTENSIONS, find_images, spread
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 import uapgen
-from tests.evaluation.test_evaluate import brightness_victim, shift
+from tests.evaluation.test_fooling import brightness_victim, shift
 from tests.images.test_doors import pictures, write
 from uapgen.errors import UsageError
 from uapgen.evaluation import evaluate

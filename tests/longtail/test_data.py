@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.images.test_tars import pack
+from tests.images.test_decode_tars import pack
 from uapgen.errors import UapgenError, UsageError
 from uapgen.longtail.data import LabelledImages, first_classes, holdout, long_tailed, long_tailed_counts, resized
 from uapgen.longtail.files import lsun

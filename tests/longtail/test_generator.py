@@ -18,11 +18,11 @@ from click.testing import CliRunner
 from tests.longtail.brightness import CLASSES, bright, brightness_victim, flat
 from uapgen.cli import cli
 from uapgen.errors import UapgenError, UsageError
-from uapgen.experiments.plan import find, load, presets
+from uapgen.experiments import find, load, presets
 from uapgen.gan import ClassBalance
 from uapgen.longtail import LabelledImages, Recipe, load_data, long_tailed
+from uapgen.longtail.bench import lines_of, run_bench
 from uapgen.longtail.bench.plan import BenchCell, BenchPlan
-from uapgen.longtail.bench.run import lines_of, run_bench
 from uapgen.longtail.bench.table import render, summarise, write_report
 from uapgen.longtail.gan_recipe import GanRecipe
 from uapgen.longtail.generator import load_generator, train_generator
@@ -260,7 +260,7 @@ def test_a_benchmark_goes_on_where_it_was_interrupted(
     with pytest.raises(KeyboardInterrupt):
         run_bench(plan, tmp_path / "run", device="cpu", say=interrupted)
     monkeypatch.setattr(
-        "uapgen.longtail.bench.run.train_generator",
+        "uapgen.longtail.bench.train_generator",
         lambda *args, **kwargs: (trained.append(kwargs["folder"].name), train_generator(*args, **kwargs))[1],
     )
     lines = lines_of(plan, run_bench(plan, tmp_path / "run", device="cpu"))

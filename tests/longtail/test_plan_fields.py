@@ -17,19 +17,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uapgen.experiments.plan import parse
+from uapgen.experiments import parse
 from uapgen.gan import GeneratorNetwork
 from uapgen.gan.settings import TrainSettings
-from uapgen.longtail import LabelledImages, Recipe
-from uapgen.longtail.bench import run as bench
+from uapgen.longtail import LabelledImages, Recipe, bench
 from uapgen.longtail.bench.plan import BenchPlan
 from uapgen.longtail.data import Stream
 from uapgen.longtail.gan_recipe import GanRecipe
 from uapgen.longtail.gold import active, experiment, training
 from uapgen.longtail.gold import examples as gold_examples
 from uapgen.longtail.gold.plan import GoldPlan
-from uapgen.longtail.synthetic import figures as synthetic_figures
 from uapgen.longtail.synthetic import run as synthetic
+from uapgen.longtail.synthetic import table as synthetic_table
 from uapgen.longtail.synthetic.plan import ClassifierCell, SyntheticPlan
 from uapgen.longtail.synthetic.training import Outcome
 from uapgen.runtime import rng, tensor_sha256
@@ -380,13 +379,13 @@ def synthetic_trace(
         }.items():
             monkeypatch.setattr(synthetic, name, writer.spy(name, does))
         for name in ("draw_features", "draw_weights"):
-            monkeypatch.setattr(synthetic_figures, name, writer.spy(name))
+            monkeypatch.setattr(synthetic_table, name, writer.spy(name))
         weights = lambda data, *args: torch.ones(len(data))  # noqa: E731
-        monkeypatch.setattr(synthetic_figures, "missed", writer.spy("missed", weights))
+        monkeypatch.setattr(synthetic_table, "missed", writer.spy("missed", weights))
         run = tmp_path / str(len(list(tmp_path.iterdir())))
         done = synthetic.run_plan(plan, run, device="cpu", say=lambda text: None)
         done.check()
-        synthetic_figures.draw_figures(plan, run, device="cpu", precision="fp32")
+        synthetic_table.draw_figures(plan, run, device="cpu", precision="fp32")
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in synthetic.collect(plan, run)]
         return [*writer.trace, *(("row", row) for row in rows if row["kind"] == "source")]
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.perturbation.test_perturbation import EPS, make, noise
+from tests.perturbation.test_uap import EPS, make, noise
 from uapgen.errors import UapgenError, UsageError
 from uapgen.perturbation.exchange import export, import_perturbation
 from uapgen.perturbation.picture import draw, pattern

@@ -25,7 +25,7 @@ from uapgen.proxies import (
     combined_class,
     parse_source,
 )
-from uapgen.proxies.natural import colours, power_law_fields
+from uapgen.proxies.base import colours, power_law_fields
 from uapgen.proxies.priors import median3
 from uapgen.runtime import rng
 

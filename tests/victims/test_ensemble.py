@@ -8,7 +8,6 @@ import torch
 from tests.conftest import SEED, TINY, gratings, tiny_net
 from uapgen.attacks import craft
 from uapgen.errors import UsageError
-from uapgen.evaluation.fooling import _is_white_box
 from uapgen.proxies import Procedural
 from uapgen.victims import Ensemble, Preprocessing, Victim, split_specs
 
@@ -42,9 +41,9 @@ def test_methods_run_and_the_card_names_the_members(method: str) -> None:
     both = Ensemble([one, other])
     uap = craft(both, method=method, source=Procedural((32, 32), "cpu"), budget=48)
     assert [entry["name"] for entry in uap.card["victim"]["members"]] == ["net0", "net1"]
-    assert _is_white_box(uap, one)
-    assert _is_white_box(uap, both)
-    assert not _is_white_box(uap, member(2))
+    assert uap.facts.crafted_on(one.weights_sha256)
+    assert uap.facts.crafted_on(both.weights_sha256)
+    assert not uap.facts.crafted_on(member(2).weights_sha256)
     assert both.weights_sha256 not in (one.weights_sha256, other.weights_sha256)
 
 

@@ -16,11 +16,9 @@ from torch import nn
 from uapgen.errors import UapgenError, UsageError
 from uapgen.runtime import module_sha256
 from uapgen.victims import Preprocessing, announce, load_victim, network
-from uapgen.victims.config import adjusted
-from uapgen.victims.embedded import _model_file, installed, translated
 from uapgen.victims.hub import pretrained_cfg
-from uapgen.victims.spec import EMBEDDED, parse
-from uapgen.victims.vision import _current_names, vision_preprocessing
+from uapgen.victims.spec import EMBEDDED, adjusted, parse
+from uapgen.victims.vision import _current_names, _model_file, installed, translated, vision_preprocessing
 from uapgen.victims.weights import file_preprocessing
 
 TINY_TIMM = "test_resnet"

@@ -35,12 +35,15 @@ COMPLETE = "_UAPGEN_COMPLETE"  # the variable in which a shell asks
 class LazyGroup(click.Group):
     """Knows its verbs' names and one-line helps without importing them: `--help` must not wait for torch.
 
-    verbs: name -> help; each is `command` in the module of `package` of that name, with `_` where Python has the word.
+    verbs: name -> help; each is `command` in the module of `package` of that name, or `NAME_command` in the one that
+    `homes` names for it.
     """
 
-    def __init__(self, *args: Any, verbs: dict[str, str], package: str, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, verbs: dict[str, str], package: str, homes: dict[str, str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.verbs, self.package = verbs, package
+        self.verbs, self.package, self.homes = verbs, package, homes or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.verbs)
@@ -48,8 +51,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.verbs:
             return None
-        module = import_module(f".{cmd_name}_" if cmd_name == "import" else f".{cmd_name}", self.package)
-        command: click.Command = module.command
+        module = import_module(f".{self.homes.get(cmd_name, cmd_name)}", self.package)
+        command: click.Command = getattr(module, f"{cmd_name}_command" if cmd_name in self.homes else "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -67,7 +70,12 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.command(cls=LazyGroup, verbs=VERBS, package=__name__, context_settings={"help_option_names": ["-h", "--help"]})
+HOMES = {"import": "show", "completion": "options"}
+
+
+@click.command(
+    cls=LazyGroup, verbs=VERBS, homes=HOMES, package=__name__, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="uapgen")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def cli(verbose: bool) -> None:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UapgenError, UsageError
-from .config import config_option
-from .options import device_options, parse_bound, say
+from .options import config_option, device_options, parse_bound, say
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .config import config_option
 from .methods import complete_method, complete_setting
-from .options import device_options, parse_bound, parse_settings, say, tensorboard_option, victim_options
+from .options import config_option, device_options, parse_bound, parse_settings, say, tensorboard_option, victim_options
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ def _load(given: _Options, names: list[str]) -> Victim:
 def _show(plan: CraftPlan, out: Path) -> None:
     """The plan as JSON, and what it costs."""
     from ..distributed import is_main
-    from .estimate import seconds_per_image
+    from .progress import seconds_per_image
 
     seconds = round(plan.budget * seconds_per_image(plan.victim, 16, gradient=True))
     if is_main():

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .config import config_option
-from .options import device_options, say, victim_options
+from .options import config_option, device_options, say, victim_options
 
 if TYPE_CHECKING:
     import torch
@@ -177,7 +176,7 @@ def _measure(victim: Victim, images: ImageSet, uaps: list[Perturbation], options
 def _plan(uaps: list[Perturbation], device: torch.device, options: dict[str, Any]) -> None:
     """Prints what would be measured, and what that costs."""
     from ..distributed import is_main
-    from .estimate import evaluation_cost
+    from .progress import evaluation_cost
 
     loaded = [_load(spec, device, options) for spec in options["victims"]]
     plan = {

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from ..evaluation.document import EvaluationDocument
-    from ..gate.gate import Gate
+    from ..gate import Gate
 
 _FILE = click.Path(path_type=Path)
 
@@ -56,7 +56,7 @@ def command(
     """
     from ..errors import UsageError
     from ..evaluation.stored import load_results
-    from ..gate.gate import check_limit, gate
+    from ..gate import check_limit, gate
     from ..gate.policy import load_policy
 
     if (policy_file is None) == (max_fooling_rate is None):
@@ -70,7 +70,7 @@ def command(
 
 def report(gate: Gate, junit: Path | None = None, summary: Path | None = None) -> int:
     """Prints the verdicts, writes the files asked for, and returns the exit code."""
-    from ..gate.gate import describe
+    from ..gate import describe
     from ..gate.junit import to_junit, to_markdown
 
     click.echo(describe(gate.verdicts))
@@ -89,7 +89,7 @@ def report(gate: Gate, junit: Path | None = None, summary: Path | None = None) -
 def answer(result: EvaluationDocument, max_fooling_rate: float) -> int:
     """The exit code for results in memory; the verdicts go to stderr, because stdout has the results."""
     from ..evaluation.stored import stored
-    from ..gate.gate import check_limit, describe
+    from ..gate import check_limit, describe
 
     found = check_limit(stored(result), max_fooling_rate)
     click.echo(f"{describe(found.verdicts)}\ngate {found.state}", err=True)

@@ -102,8 +102,8 @@ def _all() -> Iterator[tuple[str, str]]:
     import timm
 
     from ..victims import hub, network, vision
-    from ..victims.embedded import installed
     from ..victims.spec import EMBEDDED, vision_names
+    from ..victims.vision import installed
 
     for name in EMBEDDED:
         yield f"embedded/{name}", "here" if installed(name) else "pip install 'uapgen[lite]'"

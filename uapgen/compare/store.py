@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ..distributed import is_main
 from ..errors import UsageError
-from ..experiments.records import SharedLines
+from ..experiments.cells import SharedLines
 from ..lock import Lock, lock
 from ..runfolder import another, read_options, write_options
 from ..runtime import atomic_write

@@ -21,9 +21,8 @@ from ..victims import Victim
 from .comparison import VictimFacts
 from .passes import ClassMatrix, Looks, count_defended, perturb, predict
 from .per_image import plan_attacks
-from .results import Evaluation, Reference, Subject, clean_accuracy, count_row, describe_data
+from .results import Evaluation, Reference, Subject, clean_accuracy, count_row, describe_data, find_warnings
 from .resume import Ledger, Session
-from .warnings import find_warnings
 
 __all__ = ["evaluate", "noise_floors", "perturb"]
 

@@ -1,22 +1,20 @@
-"""Cells of an experiment: what is missing is done, each finished one is a record, and a failed one says why.
-
-A cell has an identity, some entries of its record that no other cell has. A failed cell's record holds the identity,
-`error` and `type`; the same command tries it again, and the last record of an identity counts.
-"""
+"""Cells: do what is missing; a finished one, or one that failed, is a JSON line that no half-written line spoils."""
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from ..distributed import world
+from ..distributed import from_main, is_main, world
 from ..errors import UapgenError
 from .jobs import Send, in_processes
 
@@ -173,3 +171,45 @@ def _work(
 ) -> None:
     """Of a worker process, or of this one; what is finished here is known to the tasks that follow."""
     work(task, Cells(keys, held, send))
+
+
+class Lines:
+    """A file of JSON lines that a killed process may have left with half a line at its end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines; half a line at the end is cut off. Raises UapgenError for any other damage."""
+        if not self.path.is_file():
+            return []
+        held = self.path.read_bytes()
+        whole = held[: held.rfind(b"\n") + 1]
+        if len(whole) < len(held):
+            with self.path.open("r+b") as stream:
+                stream.truncate(len(whole))
+        found = []
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise UapgenError(f"{self.path} line {number} is not JSON ({error}); delete that line") from error
+        return found
+
+    def append(self, record: dict[str, Any]) -> None:
+        """One more line."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+
+class SharedLines(Lines):
+    """The same under torchrun, where all processes call `shared` and `append` alike: rank 0 reads and writes."""
+
+    def shared(self) -> list[dict[str, Any]]:
+        """What `read` gives on rank 0, on every rank."""
+        return from_main(self.read)
+
+    def append(self, record: dict[str, Any]) -> None:
+        if is_main():
+            super().append(record)

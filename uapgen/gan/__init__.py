@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from ..images.sheets import save_grid
 from .augment import diff_augment
 from .balance import ClassFrequency, RunningMean, balance_loss, bound, coverage, mean_softmax, negentropy, optimum
 from .biggan import BigDiscriminator, BigGenerator
 from .checkpoint import Ema
 from .conditional import DiscriminatorNetwork, GeneratorNetwork
-from .losses import AdversarialLoss, hinge, non_saturating, relativistic, relativistic_average
+from .losses import (
+    AdversarialLoss,
+    GroupSpectral,
+    hinge,
+    noise_scale,
+    non_saturating,
+    rarity,
+    relativistic,
+    relativistic_average,
+)
 from .networks import SNDCDiscriminator, SNDCGenerator, SNResDiscriminator, SNResGenerator
-from .sampling import sample_latents, sampler
+from .sampling import sample_latents, sampler, save_grid
 from .settings import Every, TrainSettings
-from .spectral import GroupSpectral, noise_scale, rarity
 from .trainer import train_gan
 from .victim_loss import ClassBalance
 

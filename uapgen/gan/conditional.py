@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed import world
-from ..distributed.sums import moments_over_processes
+from ..distributed.rows import moments_over_processes
 from ..errors import UsageError
 from .blocks import initialised, normalised
 

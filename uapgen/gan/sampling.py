@@ -1,14 +1,18 @@
-"""What a generator is asked for: latents and labels, drawn where the caller's torch.Generator lives, and its images."""
+"""Samples of a generator, labelled or not, and sheets of them in one picture."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..errors import UsageError
+from ..runtime import atomic_write
 from .conditional import GeneratorNetwork
 
 Labels = int | Literal["uniform", "first", "turns"]
@@ -92,3 +96,18 @@ def sampler(network: GeneratorNetwork, *, labels: Labels = "uniform", psi: float
 
 def _uniform(n: int, num_classes: int, draws: torch.Generator) -> Tensor:
     return torch.randint(num_classes, (n,), generator=draws, device=draws.device)
+
+
+def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None) -> None:
+    """Images (N,3,H,W) in [0,1] as one PNG, row by row without gaps; nearly square unless `columns` is given."""
+    from PIL import Image
+
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    levels = images.detach().float().cpu().clamp(0, 1).mul(255).round().byte()
+    levels = pad(levels, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(images)))
+    _, channels, height, width = levels.shape
+    tiles = levels.view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    sheet = tiles.reshape(rows * height, columns * width, channels).numpy()
+    with atomic_write(path) as temporary:
+        Image.fromarray(sheet).save(temporary, format="PNG")

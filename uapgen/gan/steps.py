@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from ..distributed import rank, world
-from ..distributed.sums import average_gradients
+from ..distributed.rows import average_gradients
 from ..errors import UapgenError, UsageError
 from .conditional import DiscriminatorNetwork, GeneratorNetwork, Judgement
 from .sampling import latents_and_labels

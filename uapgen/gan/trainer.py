@@ -12,12 +12,11 @@ from torch import Tensor
 
 from ..distributed import all_sum, is_main, rank, world
 from ..errors import UsageError
-from ..images.sheets import save_grid
 from ..runfolder import RunFolder
 from ..runtime import resolve_device, rng
 from .checkpoint import Checkpoint, Ema, Stateful
 from .conditional import DiscriminatorNetwork, GeneratorNetwork
-from .sampling import latents_and_labels
+from .sampling import latents_and_labels, save_grid
 from .settings import Every, TrainSettings, described
 from .steps import ExtraLoss, Game, Real, require_finite
 
@@ -61,11 +60,7 @@ def train_gan(
     logged or called back), when the real images have another size, and when the folder holds another GAN.
     """
     batch, every = settings.batch, every or Every()
-    if batch % world():
-        raise UsageError(f"batch {batch} does not split over {world()} processes; take a multiple")
-    if generator.num_classes != discriminator.num_classes:
-        given = f"{generator.num_classes} and {discriminator.num_classes}"
-        raise UsageError(f"generator and discriminator have {given} classes; give both the same num_classes, or none")
+    _check(batch, generator.num_classes, discriminator.num_classes)
     if not isinstance(folder, RunFolder):
         what = {"seed": seed, "num_classes": generator.num_classes, "extra_loss": described(extra_loss, "extra_loss")}
         folder = RunFolder(folder, {**what, **settings.describe()})
@@ -108,6 +103,15 @@ def train_gan(
         if callback:
             callback(nimg, {name: float(value) for name, value in stats.items()})
     return ema.module
+
+
+def _check(batch: int, generated: int | None, judged: int | None) -> None:
+    if batch % world():
+        raise UsageError(f"batch {batch} does not split over {world()} processes; take a multiple")
+    if generated != judged:
+        raise UsageError(
+            f"generator and discriminator have {generated} and {judged} classes; give both the same, or none"
+        )
 
 
 def _means(window: Mapping[str, list[Any]]) -> dict[str, float]:

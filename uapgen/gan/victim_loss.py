@@ -22,8 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_sum, world
-from ..distributed.rows import whole
-from ..distributed.sums import mean_over_processes, moments_over_processes
+from ..distributed.rows import mean_over_processes, moments_over_processes, whole
 from ..victims import Cost, Victim
 from .balance import ClassFrequency, RunningMean, coverage, entropy, mean_softmax, negentropy
 

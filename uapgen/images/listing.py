@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UapgenError, UsageError
-from .tars import Archive, only_tars, read_archive
+from .decode import Archive, only_tars, read_archive
 
 if TYPE_CHECKING:
     from .decode import Encoded

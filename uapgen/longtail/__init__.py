@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..victims.trained import load_classifier
+from .classifier import train_classifier
 from .classifier.recipe import Recipe
-from .classifier.training import train_classifier
 from .data import LabelledImages, long_tailed, long_tailed_counts
 from .sources import load_data
 

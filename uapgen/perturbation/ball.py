@@ -1,9 +1,11 @@
-"""The ball ||delta|| <= eps that a pattern stays in: which eps there are, the way back into it, and who is outside."""
+"""The ball ||delta|| <= eps that a pattern stays in: which eps there are, the way back into it, who is outside, and how
+much of it a pattern uses.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UapgenError, UsageError
 
@@ -57,3 +59,23 @@ def confine(delta: Tensor, eps: float, norm: str, used: float | None = None) -> 
     if norm == "linf":
         return delta.clamp(-eps, eps)
     return delta * min(1.0, eps / max(float(delta.norm()) if used is None else used, 1e-12))
+
+
+def levels(norm: str, eps: float) -> str:
+    """eps in [0,1] units as it is customary to write it: `linf 10/255`."""
+    return f"{norm} {eps * 255:.4g}/255"
+
+
+def describe_budget(delta: Tensor, eps: float, norm: str) -> dict[str, Any]:
+    """The bound and its use: `saturation` is the share of entries at +-eps (linf only), `l2` the norm of it all."""
+    check_eps(eps, norm)
+    exact = delta.double()
+    saturation = float((exact.abs() >= eps - LINF_TOLERANCE).double().mean()) if norm == "linf" else None
+    return {
+        "norm": norm,
+        "eps": eps,
+        "eps_255": round(eps * 255, 6),
+        "max_abs": float(exact.abs().max()),
+        "saturation": saturation,
+        "l2": round(float(exact.norm()), 6),  # the order of a sum is the machine's business
+    }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import __version__
 from ..errors import UapgenError, UsageError
 from ..schema import SOURCE, Rules, make
-from .ball import LINF_TOLERANCE, check_eps
+from .ball import describe_budget, levels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +22,7 @@ SCHEMA = "uapgen.uap/1"
 OPEN = Rules(closed=False, error=UapgenError)  # a later version may add entries
 DATA_CLASSES = ("none", "proxy", "driven")
 UNKNOWN_CLASS = "unknown"  # a perturbation that somebody else made: nothing here saw what it was crafted on
-
-# What each class of data means, what a pattern of it is called, and what it was made from, for tables and pages.
+# What each class of data means, what its pattern is called, what it was made from.
 DATA_WORDS = {
     "none": "no image was seen",
     "proxy": "images unrelated to the victim's task",
@@ -163,11 +162,6 @@ class Card:
         return target if type(target) is int else None
 
 
-def levels(norm: str, eps: float) -> str:
-    """eps in [0,1] units as it is customary to write it: `linf 10/255`."""
-    return f"{norm} {eps * 255:.4g}/255"
-
-
 def build_card(
     delta: Tensor,
     *,
@@ -206,24 +200,9 @@ def build_card(
 
 
 def describe_delta(delta: Tensor) -> dict[str, Any]:
-    from ..runtime import tensor_sha256  # whoever reads a card needs no torch
+    from ..runtime import tensor_sha256
 
     return {"sha256": tensor_sha256(delta), "shape": list(delta.shape), "scale": "0..1", "layout": "CHW RGB"}
-
-
-def describe_budget(delta: Tensor, eps: float, norm: str) -> dict[str, Any]:
-    """The bound and its use: `saturation` is the share of entries at +-eps (linf only), `l2` the norm of it all."""
-    check_eps(eps, norm)
-    exact = delta.double()
-    saturation = float((exact.abs() >= eps - LINF_TOLERANCE).double().mean()) if norm == "linf" else None
-    return {
-        "norm": norm,
-        "eps": eps,
-        "eps_255": round(eps * 255, 6),
-        "max_abs": float(exact.abs().max()),
-        "saturation": saturation,
-        "l2": round(float(exact.norm()), 6),  # the order of a sum is the machine's business
-    }
 
 
 def describe_environment() -> dict[str, Any]:

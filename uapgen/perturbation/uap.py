@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from ..errors import UapgenError, UsageError, looks_like
 from ..runtime import atomic_write, tensor_sha256
-from .ball import check_budget, check_eps, confine
-from .card import Card, build_card, canonical_json, describe_budget, describe_delta, parse_card, read_card
+from .ball import check_budget, check_eps, confine, describe_budget
+from .card import Card, build_card, canonical_json, describe_delta, parse_card, read_card
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..runtime import uniform
-from .base import Device, Size, as_size
-from .natural import colours, power_law_fields
+from .base import Device, Size, as_size, colours, power_law_fields
 
 # Painted in this order: (leaves, smallest and largest radius as shares of the shorter side). The small leaves
 # are the most numerous (the power law); large ones that come late leave parts of the picture calm.

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ..runtime import uniform
-from .base import Device, Mixture, ProxySource, Size, as_size
+from .base import CHROMA, Device, Mixture, ProxySource, Size, as_size, colours, power_law_fields
 from .dead_leaves import DeadLeaves
-from .natural import CHROMA, colours, power_law_fields
 
 SCALES = (2, 3, 5, 9, 16, 28)
 

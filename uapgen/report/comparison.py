@@ -9,7 +9,8 @@ from ..compare.figures import draw_curves
 from ..evaluation.comparison import Comparison, MethodRow
 from ..evaluation.intervals import value_of
 from ..perturbation import Perturbation
-from ..perturbation.card import DATA_WORDS, SHORT_WORDS, levels
+from ..perturbation.ball import levels
+from ..perturbation.card import DATA_WORDS, SHORT_WORDS
 from ..tables import percent
 from .page import Page, PageCell, Picture, Section, Table, cells
 from .pictures import drawn, pattern_picture, spectra_picture

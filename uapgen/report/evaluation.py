@@ -8,7 +8,8 @@ from pathlib import Path
 from ..evaluation.document import EvaluationDocument, RowEntry
 from ..evaluation.intervals import value_of
 from ..perturbation import Perturbation
-from ..perturbation.card import DATA_WORDS, levels
+from ..perturbation.ball import levels
+from ..perturbation.card import DATA_WORDS
 from ..tables import percent
 from .page import Page, PageCell, Section, Table, cells, rate_text
 from .pictures import pattern_picture, spectra_picture

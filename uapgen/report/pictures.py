@@ -22,7 +22,7 @@ from ..images.labels import IMAGENET_CLASSES, class_name
 from ..images.listing import FOOLBOX
 from ..images.sets import open_images
 from ..perturbation import Perturbation
-from ..perturbation.card import levels
+from ..perturbation.ball import levels
 from ..perturbation.picture import LOW, amplification, low_share, pattern, radial_spectrum
 from ..tables import percent
 from ..victims import Victim, load_victim

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.conftest import ROOT
 from uapgen.errors import UapgenError, UsageError
-from uapgen.experiments.plan import find, load, parse, presets
+from uapgen.experiments import find, load, parse, presets
 from uapgen.longtail import load_data
 from uapgen.longtail.gold import Fitting, GoldPlan, capacity_figure, fitting_capacity, markdown, networks, of_set
 from uapgen.longtail.gold.capacity import lenet

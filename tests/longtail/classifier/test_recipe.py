@@ -9,8 +9,8 @@ import pytest
 
 from tests.longtail.brightness import bright
 from tests.wiring import Change, both, cases
+from uapgen.longtail.classifier import train_classifier
 from uapgen.longtail.classifier.recipe import Recipe
-from uapgen.longtail.classifier.training import train_classifier
 
 SMALL = Recipe(depth=8, width=2, epochs=2, batch=16, warmup=1, decay_at=(0.5, 1.0), decays=(0.1, 0.01), flip=True)
 

@@ -21,7 +21,7 @@ from uapgen.longtail.metrics import (
     scales_for,
     within_classes,
 )
-from uapgen.longtail.metrics.cas import Classifier
+from uapgen.longtail.metrics.score import Classifier
 from uapgen.runtime import rng
 
 

@@ -13,9 +13,9 @@ import torch
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
-from uapgen.cli.gan.classify import command
+from uapgen.cli.gan.benchmarks import classify_command as command
 from uapgen.errors import UapgenError, UsageError
-from uapgen.experiments.plan import load, parse, presets
+from uapgen.experiments import load, parse, presets
 from uapgen.longtail import LabelledImages, load_data
 from uapgen.longtail.gan_recipe import GanRecipe
 from uapgen.longtail.synthetic import PUBLISHED_GAN, SyntheticPlan, ensemble, run_plan, train_ensemble

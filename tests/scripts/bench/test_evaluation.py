@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.evaluation.test_evaluate import brightness_victim
+from tests.evaluation.test_fooling import brightness_victim
 from tests.images.test_sets import write_tree
 from uapgen.images.sets import open_images
 

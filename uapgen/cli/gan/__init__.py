@@ -17,7 +17,11 @@ VERBS = {
 }
 
 
-@click.command(cls=LazyGroup, verbs=VERBS, package=__name__)
+HOMES = dict.fromkeys(("bench", "gold", "classify"), "benchmarks")
+HOMES |= dict.fromkeys(("classifier", "train", "sample"), "models")
+
+
+@click.command(cls=LazyGroup, verbs=VERBS, homes=HOMES, package=__name__)
 def command() -> None:
     """Train and score GANs on long-tailed data.
 

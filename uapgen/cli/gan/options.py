@@ -104,7 +104,7 @@ def chosen_plan(kind: type[Plan], options: dict[str, Any]) -> Plan | None:
 
     Raises UsageError for neither or both of PLAN.toml and --preset, and where -o is missing.
     """
-    from ...experiments.plan import find, load
+    from ...experiments import find, load
 
     given: str | Path | None = options["preset"] or options["plan"]
     if given is None or (options["preset"] and options["plan"]):

@@ -75,7 +75,7 @@ def command(**options: Any) -> None:
 
 def load_annotator(path: Path, device: str | torch.device, precision: str) -> Victim:
     """A classifier file, or the folder of the run that made it."""
-    from ...longtail.classifier.training import FILE
+    from ...longtail.classifier import FILE
     from ...victims.trained import load_classifier
 
     return load_classifier(path / FILE if path.is_dir() else path, device=device, precision=precision)
@@ -83,8 +83,8 @@ def load_annotator(path: Path, device: str | torch.device, precision: str) -> Vi
 
 def unbalanced(path: Path) -> str | None:
     """Why a classifier should not annotate, if it should not."""
+    from ...longtail.classifier import FILE
     from ...longtail.classifier.file import balanced
-    from ...longtail.classifier.training import FILE
     from ...victims.trained import classifier_header
 
     header = classifier_header(path / FILE if path.is_dir() else path)

@@ -17,8 +17,7 @@ from ...gan.blocks import seeded
 from ...gan.conditional import GeneratorNetwork
 from ...gan.sampling import Sampler, sampler
 from ...runtime import rng
-from ..metrics.cas import Accuracy, count_correct
-from ..metrics.score import Figure, accuracy_figure
+from ..metrics.score import Accuracy, Figure, accuracy_figure, count_correct
 from .examples import Examples, as_floats
 
 

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from ...errors import UsageError
-from ...experiments.cells import Cells, Experiment, Record, failed
+from ...experiments.cells import Cells, Experiment, Lines, Record, failed
 from ...experiments.jobs import PerProcess
-from ...experiments.records import Lines
 from ...gan.sampling import samples
 from ...runfolder import RunFolder
 from ...runtime import resolve_device, rng

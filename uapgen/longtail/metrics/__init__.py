@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from .cas import Accuracy, classification_accuracy_score
 from .class_kl import AUTHORS_SMOOTHING, class_counts, draw_histogram, kl_to_uniform, sampling_floor
+from .distances import Kid, Moments, frechet_distance, kid, mmd2, precision_recall
 from .features import ANNOTATOR, Features, annotator_features, frechet_by_half, halves
-from .frechet import Moments, frechet_distance
 from .inception import FidInception, load_inception
-from .kid import Kid, kid, mmd2
 from .ms_ssim import Similarity, ms_ssim, scales_for, within_classes
-from .precision_recall import precision_recall
-from .score import accuracy_figure, class_figures, distance_figures, similarity_figure
+from .score import (
+    Accuracy,
+    accuracy_figure,
+    class_figures,
+    classification_accuracy_score,
+    distance_figures,
+    similarity_figure,
+)
 
 __all__ = [
     "ANNOTATOR",

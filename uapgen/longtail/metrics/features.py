@@ -16,7 +16,7 @@ from torch import Tensor
 from ...errors import UsageError
 from ...victims import Victim
 from .class_kl import class_counts
-from .frechet import Moments, frechet_distance
+from .distances import Moments, frechet_distance
 
 Images = Tensor | Iterable[Tensor]
 ANNOTATOR = "Frechet-annotator"

@@ -14,8 +14,8 @@ from torch import Tensor
 from ...errors import UsageError
 from ...runtime import rng
 from ...victims import Victim
+from ..classifier import train_classifier
 from ..classifier.recipe import Recipe
-from ..classifier.training import train_classifier
 from ..data import LabelledImages
 from . import (
     FidInception,

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UapgenError
-from ...experiments.cells import Cells, Experiment, Record, failed
-from ...experiments.records import Lines
+from ...experiments.cells import Cells, Experiment, Lines, Record, failed
 from ...gan import GeneratorNetwork
 from ...perturbation import Perturbation
 from ...runfolder import RunFolder
 from ...runtime import resolve_device
 from ...victims import Victim
 from ...victims.trained import load_classifier
-from ..classifier.training import FILE
+from ..classifier import FILE
 from ..data import LabelledImages
 from ..sources import load_data
 from .ensemble import train_ensemble

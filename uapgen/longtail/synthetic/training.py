@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ...victims import Victim
+from ..classifier import train_classifier
 from ..classifier.recipe import Recipe
-from ..classifier.training import train_classifier
 from ..data import LabelledImages, Stream
 
 # Slim, 2020, appendix A.1: 180 epochs, a tenth of the rate at 100 and at 150. The augmentation is the source's.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import small_victim
-from uapgen.attacks.core.eot import behind
+from uapgen.attacks.core.run import behind
 from uapgen.defences import parse_defences
 from uapgen.victims import Cost, Ensemble, Victim
 

@@ -1,13 +1,14 @@
-"""What a victim was asked: counted by itself, at every pass, so that nobody who uses it can forget to."""
+"""What passes through a victim: its cost in images, outputs and inputs of layers, and the features of a classifier."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass
@@ -57,3 +58,26 @@ class Cost:
         if logits.requires_grad and not to_images:
             logits.register_hook(arrived)
         return logits
+
+
+def keep_output(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
+    """A forward hook that puts the module's output, or its first one, into `seen[name]`."""
+
+    def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
+        seen[name] = output[0] if isinstance(output, tuple) else output
+
+    return hook
+
+
+def keep_input(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
+    """A forward pre-hook that puts the module's first input into `seen[name]`."""
+
+    def hook(module: nn.Module, inputs: tuple) -> None:
+        seen[name] = inputs[0]
+
+    return hook
+
+
+def pooled(head: Tensor) -> Tensor:
+    """What a classifier layer reads, (B,F) or (B,F,h,w), as features (B,F) float32."""
+    return head.float().mean((2, 3)) if head.ndim == 4 else head.float().flatten(1)

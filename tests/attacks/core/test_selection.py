@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from tests.conftest import TINY
-from uapgen.attacks.core.held_out import HeldOut
 from uapgen.attacks.core.run import Crafting
+from uapgen.attacks.core.selection import HeldOut
 from uapgen.proxies import ColouredBlocks, PinkNoise, Pool, Procedural
 from uapgen.runtime import rng
 from uapgen.victims import Victim

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from uapgen import doctor
+from uapgen.cli import doctor
 from uapgen.cli.doctor import command
 
 
@@ -24,7 +24,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_json_form(caches: Path) -> None:
     result = CliRunner().invoke(command, ["--json", "--offline"])
     found = json.loads(result.stdout)
-    assert found["schema"] == "uapgen.doctor/1"
+    assert found["schema"] == "uapgen.cli.doctor/1"
     states = {(entry["group"], entry["name"]): entry for entry in found["findings"]}
     assert {group for group, _ in states} == {"packages", "devices", "caches", "victims", "network"}
     assert states["packages", "torch"]["text"].startswith("2.")

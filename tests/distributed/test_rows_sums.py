@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from uapgen.distributed.sums import (
+from uapgen.distributed.rows import (
     average_gradients,
     mean_over_processes,
     moments_over_processes,

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from tests.cli.test_evaluate import run, workplace
 from tests.conftest import ROOT
 from uapgen.cli import cli
-from uapgen.cli.config import config_option
 from uapgen.cli.craft import command as craft
 from uapgen.cli.evaluate import command as evaluate
+from uapgen.cli.options import config_option
 from uapgen.errors import UapgenError, UsageError
 
 __all__ = ["workplace"]

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from tests.conftest import SEED
 from uapgen.errors import UapgenError, UsageError
 from uapgen.images.warp import Crops, crop, draw_crops
+from uapgen.longtail.classifier import channel_statistics, train_classifier
 from uapgen.longtail.classifier.file import accuracy, balanced, class_accuracy, confusion
-from uapgen.longtail.classifier.losses import (
+from uapgen.longtail.classifier.recipe import (
+    Recipe,
     classification_loss,
     cross_entropy,
     effective_weights,
@@ -22,8 +24,6 @@ from uapgen.longtail.classifier.losses import (
     ldam,
     ldam_margins,
 )
-from uapgen.longtail.classifier.recipe import Recipe
-from uapgen.longtail.classifier.training import channel_statistics, train_classifier
 from uapgen.longtail.data import LabelledImages, long_tailed
 from uapgen.longtail.sources import digits
 from uapgen.victims import Preprocessing, Victim, load_victim

@@ -17,9 +17,8 @@ from uapgen.evaluation import Rate, evaluate
 from uapgen.evaluation.document import EvaluationDocument
 from uapgen.evaluation.fooling import noise_floors, perturb
 from uapgen.evaluation.intervals import wilson
-from uapgen.evaluation.results import Subject, count_row
+from uapgen.evaluation.results import Subject, count_row, find_warnings
 from uapgen.evaluation.table import document, render
-from uapgen.evaluation.warnings import find_warnings
 from uapgen.images.sets import open_images
 from uapgen.perturbation import Perturbation
 from uapgen.perturbation.card import OPEN

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from tests.cli.test_craft import VICTIM
 from uapgen.cli import cli
-from uapgen.tensorboard import Scalars
+from uapgen.cli.progress import Scalars
 
 CRAFT = ["craft", "--victim", "board_victim:build", "--method", "fff", "--budget", "64"]
 
