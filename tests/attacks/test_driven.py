@@ -96,18 +96,15 @@ def test_bounded_lead_by_hand() -> None:
     assert logits.grad.tolist() == [[-0.5, 0, 0], [-0.5, 0, 0]]  # the runner-up is detached
 
 
-@pytest.mark.parametrize(
-    ("method", "more"),
-    [("sga", 0.4), ("sgd-uap", 0.4), ("spgd", 0.4), ("df-uap", 0.4), ("cosine-uap", 0.4), ("dm-uap", 0.1)],
-)
-def test_a_target_draws_images(method: str, more: float, tiny_victim: Victim) -> None:
+@pytest.mark.parametrize("method", ["sga", "sgd-uap", "spgd", "df-uap", "cosine-uap", "dm-uap"])
+def test_a_target_draws_images(method: str, tiny_victim: Victim) -> None:
     held_out, target = pictures(300, seed=77), 3
     uap = craft(
         tiny_victim, method=method, source=Pictures(), eps=WIDE, budget=1200, target=target, **SMALL.get(method, {})
     )
     floor = craft(tiny_victim, method="noise", eps=WIDE)
     rate, before = ((tiny_victim(u.apply(held_out)).argmax(1) == target).float().mean() for u in (uap, floor))
-    assert rate > before + more
+    assert rate > before + 0.4  # 0.9 or more were drawn, for every victim
     assert uap.card["method"]["params"]["target"] == target
 
 

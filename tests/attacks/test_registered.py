@@ -127,10 +127,11 @@ def test_noise_is_the_corner_of_the_ball(tiny_victim: Victim) -> None:
 
 @pytest.mark.parametrize("method", ALL)
 def test_every_method_keeps_budget_and_seed(method: str, tiny_victim: Victim) -> None:
+    eps = 64 / 255  # so wide that no run ends in a corner of the ball, which other seeds would reach too
     source = Pictures() if find_method(method).images == "driven" else None
-    kwargs = {"method": method, "source": source, "eps": EPS, "budget": 400, **SMALL.get(method, {})}
+    kwargs = {"method": method, "source": source, "eps": eps, "budget": 400, **SMALL.get(method, {})}
     first, again, other = (craft(tiny_victim, seed=seed, **kwargs) for seed in (1, 1, 2))
-    assert first.delta.abs().max() <= EPS + 1e-6
+    assert first.delta.abs().max() <= eps + 1e-6
     assert first.sha256 == again.sha256
     assert first.sha256 != other.sha256
     assert first.data_class == ("driven" if source else "none")

@@ -20,7 +20,7 @@ from uapgen.interop.foolbox import UniversalAttack, WithUniversal, as_foolbox, d
 from uapgen.perturbation import Perturbation
 from uapgen.victims import Victim
 
-EPS = 16 / 255
+EPS = 32 / 255  # as strong as the gratings of the pictures: some are taken for that of the pattern
 PICTURES = (gratings(48, seed=7)[0] * 255).round() / 255
 
 
@@ -72,7 +72,7 @@ def test_other_bounds_of_the_model_move_the_pattern_with_them(tiny_victim: Victi
     levels = model.transform_bounds((0, 255))
     labels = predictions(model)
     inside = UniversalAttack(uap)(model, PICTURES, labels, epsilons=EPS)
-    outside = UniversalAttack(uap)(levels, PICTURES * 255, labels, epsilons=16.0)
+    outside = UniversalAttack(uap)(levels, PICTURES * 255, labels, epsilons=255 * EPS)
     torch.testing.assert_close(outside[1] / 255, inside[1], rtol=0, atol=1e-6)
     assert torch.equal(outside[2], inside[2])
 
