@@ -149,7 +149,8 @@ class PerturbationGenerator(nn.Module):
         if self.centred:
             x = x - x.mean((2, 3), keepdim=True)
         h, w = self.size
-        return self.eps * self.to_rgb(x)[..., :h, :w].tanh()
+        pattern: Tensor = self.eps * self.to_rgb(x)[..., :h, :w].tanh()
+        return pattern
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """z ~ U(-1,1), (n, latent_dim), as NAG has it."""
@@ -199,7 +200,8 @@ class ResnetGenerator(nn.Module):
                     nn.init.normal_(module.weight, 0, 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)[..., : x.shape[-2], : x.shape[-1]]
+        made: Tensor = self.layers(x)
+        return made[..., : x.shape[-2], : x.shape[-1]]
 
 
 class _Residual(nn.Module):
@@ -213,7 +215,8 @@ class _Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.main(x)
+        change: Tensor = self.main(x)
+        return x + change
 
 
 def _norm_relu(channels: int) -> list[nn.Module]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -52,11 +52,11 @@ def all_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def all_gather_objects(value: object) -> list:
+def all_gather_objects(value: object) -> list[Any]:
     """Every rank's value, in rank order."""
     if not dist.is_initialized():
         return [value]
-    values: list = [None] * world()
+    values: list[Any] = [None] * world()
     dist.all_gather_object(values, value)
     return values
 
@@ -68,7 +68,7 @@ def from_main(make: Callable[[], Value]) -> Value:
     """
     if world() == 1:
         return make()
-    held: list = [None, None]
+    held: list[Any] = [None, None]
     if rank() == 0:
         try:
             held[0] = make()
@@ -77,7 +77,8 @@ def from_main(make: Callable[[], Value]) -> Value:
     dist.broadcast_object_list(held, src=0)
     if held[1] is not None:
         raise held[1]
-    return held[0]
+    made: Value = held[0]
+    return made
 
 
 def finish() -> None:

@@ -72,7 +72,8 @@ def centre_crop(size: int | tuple[int, int]) -> Callable[[Image.Image], Tensor]:
     h, w = (size, size) if isinstance(size, int) else size
 
     def transform(image: Image.Image) -> Tensor:
-        return pil_to_tensor(ImageOps.fit(image, (w, h), Image.Resampling.BILINEAR))
+        pixels: Tensor = pil_to_tensor(ImageOps.fit(image, (w, h), Image.Resampling.BILINEAR))
+        return pixels
 
     return transform
 

@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ImageSet(Dataset):
+class ImageSet(Dataset[tuple[int, Tensor | str]]):
     """Images in a fixed order: `names` are some of `source`'s, `labels` class indices, -1 where unknown.
 
     `transform` takes a PIL image to (3,H,W), uint8 or floats in [0,1]. Files always pass it; pictures in memory do
@@ -103,7 +103,7 @@ class ImageSet(Dataset):
         world: int = 1,
         pin: bool = False,
         positions: Sequence[int] | None = None,
-    ) -> DataLoader:
+    ) -> DataLoader[Any]:
         """This rank's share of `positions` (default: all), every `world`-th from the `rank`-th on, as `Batch`es: no
         padding, nothing counted twice.
         """

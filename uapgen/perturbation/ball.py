@@ -50,8 +50,8 @@ def project(delta: Tensor, eps: float, norm: str = "linf") -> Tensor:
     """
     if norm == "linf":
         return delta.clamp(-eps, eps)
-    total = delta.flatten().norm()
-    return delta * (eps / total.clamp_min(eps))
+    inside: Tensor = delta * (eps / delta.flatten().norm().clamp_min(eps))
+    return inside
 
 
 def confine(delta: Tensor, eps: float, norm: str, used: float | None = None) -> Tensor:

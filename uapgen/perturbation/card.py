@@ -227,7 +227,7 @@ def canonical_json(card: dict[str, Any]) -> str:
 def parse_card(text: str) -> dict[str, Any]:
     """Raises UapgenError when `text` is not a card of a schema that this version reads."""
     try:
-        card = json.loads(text)
+        card: dict[str, Any] = json.loads(text)
         json.dumps(card, ensure_ascii=False).encode()  # half a surrogate pair can be read, but never be shown
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeEncodeError are ValueErrors
         raise UapgenError(f"the card is not JSON ({error})") from error
