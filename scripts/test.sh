@@ -15,7 +15,7 @@ tests() { # NAME [VARIABLE=VALUE ...] -- arguments of pytest
   while [ "$1" != -- ]; do variables+=("$1") && shift; done
   shift
   echo "tests: $name ${variables[*]}"
-  env "${variables[@]}" "$venv/bin/python" -m pytest -n auto "$@"
+  env "${variables[@]}" "$venv/bin/python" -m pytest -n auto --dist worksteal "$@"
 }
 if [ -z "$isa" ]; then
   tests "this processor" -- "$@"

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from uapgen.errors import UapgenError, UsageError
-from uapgen.longtail.metrics import Moments, frechet_distance, mmd2
-from uapgen.longtail.metrics import distances as kid
-from uapgen.longtail.metrics import distances as precision_recall
+from uapgen.longtail.metrics import Moments, frechet_distance, kid, mmd2, precision_recall
 from uapgen.longtail.metrics.distances import psd_root
 from uapgen.runtime import rng
 

@@ -181,7 +181,7 @@ def test_a_fixed_set_reaches_the_network_as_it_is(monkeypatch: pytest.MonkeyPatc
     """Every epoch shows the very images of the set, in another order."""
     data = Source((grey,), K, transform=Transform(pad=4)).dataset(24, batch=8, seed=0, name="fixed")
     seen: list[Tensor] = []
-    from uapgen.longtail.classifier import training as classifier
+    from uapgen.longtail import classifier
 
     original = classifier._Step.batches
 
